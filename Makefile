@@ -1,0 +1,14 @@
+.PHONY: test lint train sweep board bench
+test:
+	uv run pytest
+lint:
+	uv run ruff check .
+	uv run ruff format --check .
+train:
+	uv run python -m fmnist_lit
+sweep:
+	uv run python -m fmnist_lit -m optimizer.lr=1e-3,1e-2,1e-1 data.batch_size=32,64
+board:
+	uv run tensorboard --logdir outputs
+bench:
+	uv run python scripts/benchmark.py

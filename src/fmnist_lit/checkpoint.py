@@ -1,0 +1,140 @@
+"""Checkpoints of a run: written durably, loaded without trust, and enough to go on to the same bits."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor
+
+from fmnist_lit.files import link_durably, write_durably
+
+
+class CheckpointError(RuntimeError):
+    """A file is not a checkpoint that this project can use; the message names it and says why."""
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU; nothing in the file is executed.
+
+    Raises:
+        CheckpointError: if there is no such file, or it is damaged, or holds more than tensors and plain values.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint") from None
+    except Exception as error:  # torch raises nearly anything on a damaged file
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{path}: not a checkpoint that can be trusted or read ({reason[:200]})") from error
+
+
+class DurableCheckpointIO(TorchCheckpointIO):
+    """Writes beside, syncs and renames; loads tensors and plain values only."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        write_durably(Path(path), lambda file: torch.save(checkpoint, file))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return load_checkpoint(Path(path))
+
+
+class RunCheckpoint(Checkpoint):
+    """``checkpoints/last.ckpt`` after each epoch, ``checkpoints/best.ckpt`` where validation accuracy is highest.
+
+    A checkpoint says to the Trainer "at the start of epoch E" and to the data "B batches of it are done": then
+    resuming in mid-epoch is resuming between epochs, with less to do.
+
+    Args:
+        run_dir: the run folder.
+        every_n_steps: also save after so many optimiser steps of an epoch; None for epochs only.
+    """
+
+    def __init__(self, run_dir: str | Path, every_n_steps: int | None = None) -> None:
+        self.folder = Path(run_dir) / "checkpoints"
+        self.every_n_steps = every_n_steps
+        self.best_epoch: int | None = None
+        self.best_metrics: dict[str, float] = {}
+        self.generators: dict[str, Any] | None = None
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "best.ckpt"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_epoch": self.best_epoch, "best_metrics": self.best_metrics}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_epoch = state_dict["best_epoch"]
+        self.best_metrics = state_dict["best_metrics"]
+
+    def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        epoch, position = trainer.current_epoch, module.position()
+        if position is None:
+            epoch += 1
+        checkpoint["loops"]["fit_loop"] = at_start_of_epoch(checkpoint["loops"]["fit_loop"], epoch)
+        checkpoint["position"] = position
+        checkpoint["generators"] = generator_states(module.device)
+
+    def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.training:
+            module.resume(checkpoint["position"])
+            self.generators = checkpoint["generators"]
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        if self.generators is not None:
+            restore_generators(self.generators)
+            self.generators = None
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
+        if module.epoch_finished:
+            return
+        due = self.every_n_steps and module.steps_done % self.every_n_steps == 0
+        if due or trainer.should_stop:
+            trainer.save_checkpoint(self.last)
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if not module.epoch_finished:  # stopped in the middle of it; the checkpoint to resume from is written
+            return
+        accuracy = module.metrics.get("accuracy/val")
+        improved = accuracy is not None and accuracy > self.best_metrics.get("accuracy/val", -1.0)
+        if improved:
+            self.best_epoch, self.best_metrics = trainer.current_epoch + 1, dict(module.metrics)
+        trainer.save_checkpoint(self.last)
+        if improved and trainer.is_global_zero:
+            link_durably(self.last, self.best)
+
+
+def at_start_of_epoch(fit_loop: dict[str, Any], epoch: int) -> dict[str, Any]:
+    """The state of Lightning's fit loop with its counters moved to the start of ``epoch`` (from 0)."""
+    everything = ("ready", "started", "processed", "completed")
+    return {
+        **fit_loop,
+        "epoch_progress": {which: dict.fromkeys(everything, epoch) for which in ("total", "current")},
+        "epoch_loop.batch_progress": {
+            "total": dict.fromkeys(everything, fit_loop["epoch_loop.batch_progress"]["total"]["processed"]),
+            "current": dict.fromkeys(everything, 0),
+            "is_last_batch": False,
+        },
+    }
+
+
+def generator_states(device: torch.device) -> dict[str, Tensor]:
+    """States of torch's global generators, which dropout draws from."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def restore_generators(states: dict[str, Tensor]) -> None:
+    """Undo what has been drawn since ``generator_states``."""
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])

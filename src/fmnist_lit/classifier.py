@@ -1,0 +1,232 @@
+"""The LightningModule: a model, a loss, an optimiser and a schedule, trained several batches at a time."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from fmnist_lit.losses import l1_penalty
+
+
+class DivergedError(ArithmeticError):
+    """The loss is no longer a finite number.
+
+    Attributes:
+        step: the optimiser step, from 1, whose loss it was; for an evaluation, the last step before it.
+    """
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"the loss is not a finite number at step {step}")
+        self.step = step
+
+
+class Sums:
+    """Loss and correct answers summed over samples on the device, so that no batch waits for the host."""
+
+    def __init__(self, device: torch.device) -> None:
+        dtype = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+        self.values = torch.zeros(3, dtype=dtype, device=device)  # loss, correct, samples
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Add samples whose losses sum to ``loss``."""
+        self.values[0] += loss
+        self.values[1] += (logits.argmax(dim=1) == labels).sum()
+        self.values[2] += len(labels)
+
+    def averages(self, split: str, reduce: Callable[..., Any]) -> dict[str, float]:
+        """Per-sample accuracy (a fraction) and loss over all ranks."""
+        loss, correct, samples = reduce(self.values, reduce_op="sum").tolist()
+        return {f"accuracy/{split}": correct / samples, f"loss/{split}": loss / samples}
+
+
+class Classifier(LightningModule):
+    """Trains ``model`` to map images to logits.
+
+    The Trainer hands ``training_step`` a chunk, the rows of several batches on end, and it takes an optimiser step for
+    each. That spreads the cost of the Trainer's hooks over the chunk. It is why optimisation is manual, and why what
+    happens at each optimiser step (clipping, accumulation, per-step schedules, ``max_steps``) is decided here.
+
+    Args:
+        model: images (N, 1, 28, 28) to logits (N, C).
+        loss: (logits (N, C), class indices (N,)) to the mean over the samples, a scalar.
+        optimizer: makes an optimiser from named parameters.
+        scheduler: makes a schedule from an optimiser.
+        scheduler_interval: ``step`` or ``epoch``: after what the schedule advances.
+        batch_size: rows of a batch; ``training_step`` splits its chunk by it.
+        l1: factor on the sum of |weight| in what is minimised.
+        gradient_clip_val: largest norm of the whole gradient; None for no limit.
+        accumulate_grad_batches: batches whose mean gradient makes an optimiser step.
+        max_steps: stop after so many optimiser steps; -1 for no limit.
+        watched: names of the validation dataloaders, in their order.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        optimizer: Callable[[Iterable[tuple[str, Tensor]]], Optimizer],
+        scheduler: Callable[[Optimizer], LRScheduler],
+        *,
+        scheduler_interval: str = "epoch",
+        batch_size: int = 64,
+        l1: float = 0.0,
+        gradient_clip_val: float | None = None,
+        accumulate_grad_batches: int = 1,
+        max_steps: int = -1,
+        watched: Sequence[str] = ("val",),
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.model = model
+        self.loss = loss
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        self.scheduler_interval = scheduler_interval
+        self.batch_size = batch_size
+        self.l1 = l1
+        self.gradient_clip_val = gradient_clip_val
+        self.accumulate_grad_batches = accumulate_grad_batches
+        self.max_steps = max_steps
+        self.watched = watched
+        self.metrics: dict[str, float] = {}  # of the last epoch, by TensorBoard tag
+        self.batches_done = self.steps_done = 0  # in this epoch
+        self.epoch_finished = False
+        self.resumed: dict[str, Any] | None = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self.make_optimizer(self.model.named_parameters())
+        return [optimizer], [self.make_scheduler(optimizer)]
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if self.gradient_clip_val is not None:
+            self.clip_gradients(optimizer, self.gradient_clip_val, "norm")
+
+    def on_train_epoch_start(self) -> None:
+        self.train_sums = Sums(self.device)
+        self.l1_penalty = torch.zeros((), device=self.device)
+        self.batches_done = self.steps_done = 0
+        self.epoch_finished = False
+        self.epoch_start = time.perf_counter()
+        if self.resumed is not None:
+            self.train_sums.values.copy_(self.resumed["sums"])
+            self.batches_done, self.steps_done = self.resumed["batches_done"], self.resumed["steps_done"]
+            self.epoch_start -= self.resumed["seconds"]
+            self.resumed = None
+
+    def position(self) -> dict[str, Any] | None:
+        """What a checkpoint in mid-epoch needs to go on from here; None between epochs."""
+        if self.epoch_finished:
+            return None
+        return {
+            "batches_done": self.batches_done,
+            "steps_done": self.steps_done,
+            "sums": self.train_sums.values,
+            "seconds": time.perf_counter() - self.epoch_start,
+        }
+
+    def resume(self, position: dict[str, Any] | None) -> None:
+        """Go on from ``position`` in the next epoch that starts."""
+        self.resumed = position
+        if position is not None:
+            self.trainer.datamodule.batches_done = position["batches_done"]
+
+    def training_step(self, chunk: tuple[Tensor, Tensor], chunk_index: int) -> None:
+        images, labels = chunk
+        if not len(labels):  # an interrupted epoch goes on further down
+            return
+        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        step = self.global_step
+        images, labels = images.split(self.batch_size), labels.split(self.batch_size)
+        all_losses, all_logits = [], []
+        for index, (x, y) in enumerate(zip(images, labels, strict=True), start=1):
+            logits = self.model(x)
+            loss = self.loss(logits, y)
+            all_logits.append(logits.detach())
+            all_losses.append(loss.detach())
+            self.manual_backward(self.objective(loss))
+            self.batches_done += 1
+            self.epoch_finished = self.trainer.is_last_batch and index == len(images)
+            if self.batches_done % self.accumulate_grad_batches == 0 or self.epoch_finished:
+                self.learning_rate = optimizer.param_groups[0]["lr"]
+                optimizer.step()
+                optimizer.zero_grad()
+                torch.clear_autocast_cache()  # it holds copies of the weights before this step
+                if self.scheduler_interval == "step":
+                    scheduler.step()
+                step += 1
+                self.steps_done += 1
+                if step == self.max_steps:
+                    self.trainer.should_stop = True
+                    break
+        losses = torch.stack(all_losses)
+        if not (finite := losses.isfinite()).all():
+            batches_after = len(losses) - 1 - int(finite.logical_not().nonzero()[0])
+            raise DivergedError(step - batches_after // self.accumulate_grad_batches)
+        rows = torch.cat(labels[: len(losses)])
+        summed = losses[:-1].sum() * self.batch_size + losses[-1] * len(labels[len(losses) - 1])
+        self.train_sums.add(summed, torch.cat(all_logits), rows)
+        self.log("loss", losses.mean(), prog_bar=True, logger=False)
+
+    def objective(self, loss: Tensor) -> Tensor:
+        """What is minimised: the loss plus the L1 penalty, over the batches that share a step."""
+        if self.l1:
+            penalty = self.l1 * l1_penalty(self.model.parameters())
+            self.l1_penalty = penalty.detach()
+            loss = loss + penalty
+        return loss if self.accumulate_grad_batches == 1 else loss / self.accumulate_grad_batches
+
+    def on_train_epoch_end(self) -> None:
+        train = self.train_sums.averages("train", self.trainer.strategy.reduce)
+        evaluated = {key: value for key, value in self.metrics.items() if key.endswith(("/val", "/test"))}
+        self.metrics = {**train, **evaluated, "lr": self.learning_rate}
+        if self.l1:
+            self.metrics["regularization/l1"] = float(self.l1_penalty)
+        self.metrics["seconds"] = time.perf_counter() - self.epoch_start
+        if self.scheduler_interval == "epoch":
+            scheduler = self.lr_schedulers()
+            if isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step(self.metrics["loss/val"])
+            else:
+                scheduler.step()
+        self.log_dict(self.metrics, logger=False)
+        for logger in self.loggers:
+            logger.log_metrics(self.metrics, step=self.current_epoch + 1)
+
+    def on_validation_epoch_start(self) -> None:
+        self.evaluation_sums = {split: Sums(self.device) for split in self.watched}
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int, dataloader_idx: int = 0) -> None:
+        self.evaluate(batch, self.evaluation_sums[self.watched[dataloader_idx]])
+
+    def on_test_epoch_start(self) -> None:
+        self.evaluation_sums = {"test": Sums(self.device)}
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+        self.evaluate(batch, self.evaluation_sums["test"])
+
+    def evaluate(self, batch: tuple[Tensor, Tensor], sums: Sums) -> None:
+        """Add a batch's loss and correct answers to ``sums``."""
+        images, labels = batch
+        if len(labels):
+            logits = self.model(images)
+            sums.add(self.loss(logits, labels) * len(labels), logits, labels)
+
+    def on_validation_epoch_end(self) -> None:
+        for split, sums in self.evaluation_sums.items():
+            averages = sums.averages(split, self.trainer.strategy.reduce)
+            if not math.isfinite(averages[f"loss/{split}"]):
+                raise DivergedError(self.global_step)
+            self.metrics.update(averages)
+            self.log_dict(averages, logger=False)
+
+    on_test_epoch_end = on_validation_epoch_end

@@ -1,0 +1,224 @@
+"""What a configuration may say: known keys, types, ranges, combinations, and the classes it may build."""
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot run; the message names the key, the value and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value may be: ``check`` accepts it or not, ``allowed`` says in words what it accepts."""
+
+    allowed: str
+    check: Callable[[Any], bool]
+
+    def __or__(self, other: "Rule") -> "Rule":
+        return Rule(f"{self.allowed} or {other.allowed}", lambda value: self.check(value) or other.check(value))
+
+
+def integer(low: int, high: int | None = None) -> Rule:
+    """A whole number, not a truth value, within bounds that are included."""
+    allowed = f"a whole number >= {low}" if high is None else f"a whole number from {low} to {high}"
+    return Rule(allowed, lambda v: type(v) is int and low <= v and (high is None or v <= high))
+
+
+def number(condition: str, check: Callable[[float], bool] = lambda v: True) -> Rule:
+    """A finite number that meets a condition, whole or not."""
+    return Rule(
+        f"a finite number{condition and ' ' + condition}",
+        lambda v: type(v) in (int, float) and math.isfinite(v) and check(v),
+    )
+
+
+def one_of(*options: str) -> Rule:
+    """One of a few words."""
+    return Rule(", ".join(options), lambda v: v in options)
+
+
+def sequence_of(rule: Rule) -> Rule:
+    """A list, maybe empty, of what ``rule`` allows."""
+    return Rule(f"a list, each of it {rule.allowed}", lambda v: isinstance(v, list) and all(map(rule.check, v)))
+
+
+NULL = Rule("null", lambda v: v is None)
+BOOLEAN = Rule("true or false", lambda v: isinstance(v, bool))
+TEXT = Rule("text", lambda v: isinstance(v, str) and bool(v))
+POSITIVE = number("> 0", lambda v: v > 0)
+NOT_NEGATIVE = number(">= 0", lambda v: v >= 0)
+FRACTION = number(">= 0 and < 1", lambda v: 0 <= v < 1)
+
+DATASETS = {"fashion_mnist": "Fashion-MNIST", "synthetic": "SYNTHETIC stand-in for Fashion-MNIST"}  # for people
+TRAIN_IMAGES, TEST_IMAGES = 60_000, 10_000
+
+RULES = {
+    "seed": integer(0, 2**32 - 1),
+    "num_threads": integer(1, 1024) | NULL,
+    "ckpt_path": TEXT | NULL,
+    "total_steps": NULL,
+    "evaluate_each_epoch": sequence_of(one_of("val", "test")),
+    "regularization.l1": NOT_NEGATIVE,
+    "data.source": one_of("auto", "fashion_mnist", "synthetic"),
+    "data.data_dir": TEXT,
+    "data.batch_size": integer(1, TRAIN_IMAGES),
+    "data.eval_batch_size": integer(1, TRAIN_IMAGES),
+    "data.val_size": integer(0, TRAIN_IMAGES - 1),
+    "data.train_size": integer(1, TRAIN_IMAGES) | NULL,
+    "data.test_size": integer(1, TEST_IMAGES) | NULL,
+    "data.shuffle": BOOLEAN,
+    "data.normalize": BOOLEAN,
+    "data.synthetic_seed": integer(0, 2**32 - 1),
+    "model.hidden_sizes": sequence_of(integer(1, 65_536)),
+    "model.activation": one_of("relu", "gelu", "silu", "tanh", "sigmoid", "elu", "leaky_relu"),
+    "model.dropout": FRACTION,
+    "model.batch_norm": BOOLEAN,
+    "optimizer.lr": POSITIVE,
+    "optimizer.adamw_lr": POSITIVE,
+    "optimizer.weight_decay": NOT_NEGATIVE,
+    "optimizer.adamw_weight_decay": NOT_NEGATIVE,
+    "optimizer.momentum": FRACTION,
+    "optimizer.betas": Rule("two numbers >= 0 and < 1", lambda v: sequence_of(FRACTION).check(v) and len(v) == 2),
+    "optimizer.eps": NOT_NEGATIVE,
+    "optimizer.alpha": FRACTION,
+    "optimizer.lr_decay": NOT_NEGATIVE,
+    "optimizer.nesterov": BOOLEAN,
+    "scheduler.interval": one_of("step", "epoch"),
+    "scheduler.step_size": integer(1),
+    "scheduler.gamma": POSITIVE,
+    "scheduler.factor": POSITIVE,
+    "scheduler.patience": integer(0),
+    "scheduler.pct_start": number("from 0 to 1", lambda v: 0 <= v <= 1),
+    "scheduler.warmup_fraction": FRACTION,
+    "scheduler.eta_min": NOT_NEGATIVE,
+    "scheduler.cycle_momentum": BOOLEAN,
+    "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
+    "trainer.devices": integer(1, 1024) | one_of("auto") | sequence_of(integer(0)),
+    "trainer.precision": one_of("32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"),
+    "trainer.max_epochs": integer(1),
+    "trainer.max_steps": integer(1) | Rule("-1", lambda v: type(v) is int and v == -1),
+    "trainer.gradient_clip_val": POSITIVE | NULL,
+    "trainer.accumulate_grad_batches": integer(1),
+    "trainer.checkpoint_every_n_steps": integer(1) | NULL,
+    "trainer.steps_per_batch": integer(1),
+    "loss.label_smoothing": number("from 0 to 1", lambda v: 0 <= v <= 1),
+}
+# Any other number, such as an option that a new optimiser brings
+FINITE = Rule("a finite number", math.isfinite)
+
+# What _target_ may name. A configuration from a stranger must not be able to run code, so nothing here takes code,
+# a command or a file to execute. A pattern names classes directly in a module: no further dot, a capital first.
+TRUSTED_TARGETS = re.compile(
+    r"""fmnist_lit\.(data\.FashionMNISTDataModule|model\.MLP|losses\.(OneHotLoss|LogSoftmaxNLLLoss)
+        |optimizers\.MuonWithAdamW|schedulers\.(WarmupLinearLR|OneCycleLR)|checkpoint\.RunCheckpoint
+        |progress\.ProgressBar|loggers\.(TensorBoard|CSV|Console)Logger)
+    |torch\.nn\.[A-Z]\w*Loss
+    |torch\.optim\.[A-Z]\w*
+    |torch\.optim\.lr_scheduler\.[A-Z]\w*
+    |lightning\.pytorch\.(callbacks|loggers)\.[A-Z]\w*
+    """,
+    re.VERBOSE,
+)
+TRUSTED_HYDRA_TARGETS = re.compile(
+    r"hydra\._internal\.core_plugins\.[\w.]+|hydra_plugins\.hydra_[\w.]+|optuna\.samplers\.[A-Z]\w*"
+)
+TRUSTED_LOGGING_CLASSES = re.compile(r"fmnist_lit\.console\.ConsoleHandler|(logging|logging\.handlers|colorlog)\.\w+")
+DEEPEST = 40  # levels; deeper is a configuration that refers to itself
+
+TOP_LEVEL_KEYS = {
+    *("data", "model", "loss", "optimizer", "scheduler", "trainer", "logger", "callbacks", "regularization", "hydra"),
+    *("seed", "num_threads", "ckpt_path", "evaluate_each_epoch", "run_dir", "total_steps"),
+}
+CLOSED_GROUPS = ("data", "model", "regularization")  # whose every key is in RULES
+
+
+def check(cfg: DictConfig) -> None:
+    """Accept a composed configuration, with or without its ``hydra`` node, or say what is wrong with it.
+
+    Raises:
+        ConfigError: at the first thing that is not allowed.
+    """
+    for path, value in walk(cfg):
+        check_trust(path, value)
+        key = ".".join(path)
+        if path[0] not in TOP_LEVEL_KEYS or (
+            len(path) == 2 and path[0] in CLOSED_GROUPS and key not in RULES and path[1] != "_target_"
+        ):
+            raise ConfigError(unknown_key(key, RULES))
+        if path[0] == "hydra" or isinstance(value, DictConfig):
+            continue
+        if isinstance(value, ListConfig):
+            value = OmegaConf.to_container(value, resolve=True)
+        rule = RULES.get(key)
+        if rule is None and isinstance(value, float):
+            rule = FINITE
+        if rule is not None and not rule.check(value):
+            raise ConfigError(f"{key}={value}: must be {rule.allowed}")
+    check_combinations(cfg)
+
+
+def walk(node: DictConfig | ListConfig, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every path in the tree with its value; an interpolation that cannot be resolved yet gives its text."""
+    if len(path) > DEEPEST:
+        raise ConfigError(f"{'.'.join(path[:3])}…: nested more than {DEEPEST} levels deep")
+    for key in node if isinstance(node, DictConfig) else range(len(node)):
+        here = (*path, str(key))
+        try:
+            value = node[key]
+        except OmegaConfBaseException:
+            value = OmegaConf.to_container(node, resolve=False)[key]
+        yield here, value
+        if isinstance(value, DictConfig | ListConfig):
+            yield from walk(value, here)
+
+
+def check_trust(path: tuple[str, ...], value: Any) -> None:
+    """Refuse whatever would make Hydra or ``logging`` call something that is not on the list."""
+    key, name = ".".join(path), path[-1]
+    if name == "_target_":
+        trusted = TRUSTED_HYDRA_TARGETS if path[0] == "hydra" else TRUSTED_TARGETS
+        if not (isinstance(value, str) and trusted.fullmatch(value)):
+            raise ConfigError(
+                f"{key}={value}: not a class that a configuration may name; allowed are losses in torch.nn, "
+                "torch.optim, torch.optim.lr_scheduler, lightning.pytorch.callbacks and .loggers, and fmnist_lit's own"
+            )
+    if path[:2] in (("hydra", "job_logging"), ("hydra", "hydra_logging")):
+        if name in ("()", "factory") or (name == "class" and not TRUSTED_LOGGING_CLASSES.fullmatch(str(value))):
+            raise ConfigError(f"{key}={value}: not a logging class that a configuration may name")
+        if isinstance(value, str) and re.match(r"(ext|cfg)://(?!sys\.std(out|err)$)", value):
+            raise ConfigError(f"{key}={value}: must be ext://sys.stdout or ext://sys.stderr")
+
+
+def check_combinations(cfg: DictConfig) -> None:
+    """Refuse values that are fine alone and wrong together."""
+    train_size = cfg.data.train_size or TRAIN_IMAGES - cfg.data.val_size
+    if train_size + cfg.data.val_size > TRAIN_IMAGES:
+        raise ConfigError(
+            f"data.train_size={cfg.data.train_size} and data.val_size={cfg.data.val_size}: "
+            f"together more than the {TRAIN_IMAGES} training images"
+        )
+    if "ReduceLROnPlateau" in cfg.scheduler._target_ and not (cfg.data.val_size and "val" in cfg.evaluate_each_epoch):
+        raise ConfigError("scheduler=plateau follows the validation loss: needs data.val_size > 0 and val evaluated")
+    if cfg.optimizer.get("nesterov") and not cfg.optimizer.get("momentum"):
+        raise ConfigError("optimizer.nesterov=true: needs optimizer.momentum > 0")
+    if "Muon" in cfg.optimizer._target_ and not cfg.model.hidden_sizes:
+        raise ConfigError("optimizer=muon: needs a hidden layer, but model.hidden_sizes is empty")
+    if cfg.model.batch_norm and train_size % cfg.data.batch_size == 1:
+        raise ConfigError(
+            f"data.batch_size={cfg.data.batch_size}: leaves a last batch of one image, which model.batch_norm=true "
+            "cannot normalise"
+        )
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """An error text that names the nearest known key."""
+    nearest = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
+    return f"{key}: no such key" + (f"; did you mean {nearest[0]}?" if nearest else "; --cfg job shows all keys")

@@ -1,0 +1,182 @@
+"""The real Fashion-MNIST: obtained by torchvision, trusted by its content and not by its presence."""
+
+import contextlib
+import hashlib
+import logging
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock
+from torch import Tensor
+from torchvision.datasets import FashionMNIST
+
+log = logging.getLogger(__name__)
+
+SECONDS_TO_REACH_A_MIRROR = 12.0  # for all mirrors together
+SECONDS_OF_SILENCE = 15.0  # a download that stalls this long has failed
+
+# Bytes and SHA-256 of the unpacked files. The archives' MD5 sums are torchvision's own.
+RAW_FILES = {
+    "train-images-idx3-ubyte": (47040016, "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"),
+    "train-labels-idx1-ubyte": (60008, "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
+    "t10k-images-idx3-ubyte": (7840016, "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"),
+    "t10k-labels-idx1-ubyte": (10008, "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
+}
+
+Split = tuple[Tensor, Tensor]
+
+
+class DataMissingError(RuntimeError):
+    """The real data is not on disk and no mirror answered."""
+
+
+class DataDamagedError(RuntimeError):
+    """A file on disk is not the published one and nothing to repair it from was found."""
+
+
+def load(data_dir: Path) -> dict[str, Split]:
+    """Images and labels of both splits, from disk or, where a file is missing or damaged, from a mirror.
+
+    Args:
+        data_dir: torchvision's root; the files are in ``data_dir/FashionMNIST/raw``, packed or unpacked. It may be
+            read-only if they are all there.
+
+    Returns:
+        ``{"train": (images, labels), "test": (images, labels)}`` with images (N, 28, 28) uint8 and labels (N,) int64
+        in 0..9.
+
+    Raises:
+        DataMissingError: if there is nothing on disk and nothing to be downloaded.
+        DataDamagedError: if a file on disk is damaged and cannot be replaced.
+    """
+    if not find_damage(data_dir):
+        return decode(data_dir)
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        writable = os.access(data_dir, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        with tempfile.TemporaryDirectory(prefix="fashion_mnist-") as stage:
+            obtain(data_dir, Path(stage))
+            return decode(Path(stage))
+    with FileLock(data_dir / ".fashion_mnist.lock"):
+        if find_damage(data_dir):  # else another process has just obtained it
+            for left_over in data_dir.glob(".fashion_mnist-*"):
+                shutil.rmtree(left_over, ignore_errors=True)
+            with tempfile.TemporaryDirectory(prefix=".fashion_mnist-", dir=data_dir) as stage:
+                obtain(data_dir, Path(stage))
+                raw_folder(data_dir).mkdir(parents=True, exist_ok=True)
+                for file in raw_folder(Path(stage)).iterdir():
+                    os.replace(file, raw_folder(data_dir) / file.name)
+    return decode(data_dir)
+
+
+def raw_folder(data_dir: Path) -> Path:
+    """Where torchvision keeps the files under its root."""
+    return data_dir / "FashionMNIST" / "raw"
+
+
+def decode(data_dir: Path) -> dict[str, Split]:
+    """Both splits from unpacked files that are known to be good."""
+    splits = {name: FashionMNIST(str(data_dir), train=name == "train") for name in ("train", "test")}
+    return {name: (split.data, split.targets) for name, split in splits.items()}
+
+
+def find_damage(data_dir: Path) -> dict[str, str]:
+    """What keeps each unpacked file from being used: missing, or not the published one. Empty if all is well."""
+    damage = {}
+    for name, (size, sha256) in RAW_FILES.items():
+        file = raw_folder(data_dir) / name
+        if not file.is_file():
+            damage[name] = "missing"
+        elif file.stat().st_size != size:
+            damage[name] = f"{file.stat().st_size} bytes where the published file has {size}"
+        elif digest(file, "sha256") != sha256:
+            damage[name] = "its content differs from the published file"
+    return damage
+
+
+def obtain(data_dir: Path, stage: Path) -> None:
+    """Unpack all files under ``stage``, from the archives in ``data_dir`` that are good and else from a mirror."""
+    damage = {name: reason for name, reason in find_damage(data_dir).items() if reason != "missing"}
+    raw_folder(stage).mkdir(parents=True)
+    missing = []
+    for name, md5 in FashionMNIST.resources:
+        archive = raw_folder(data_dir) / name
+        if archive.is_file() and digest(archive, "md5") == md5:
+            shutil.copyfile(archive, raw_folder(stage) / name)
+            continue
+        missing.append(name)
+        if archive.is_file():
+            damage[name] = "its content differs from the published archive"
+    for name, reason in damage.items():
+        log.warning("%s is damaged: %s", raw_folder(data_dir) / name, reason)
+    try:
+        if missing:
+            require_mirror(missing[-1])
+        with default_socket_timeout(SECONDS_OF_SILENCE):
+            FashionMNIST(str(stage), download=True)
+    except (OSError, RuntimeError) as error:
+        advice = f"put {', '.join(missing)} into {raw_folder(data_dir)} or use data=synthetic"
+        if damage:
+            raise DataDamagedError(
+                f"{raw_folder(data_dir) / next(iter(damage))}: damaged ({error}); {advice}"
+            ) from error
+        raise DataMissingError(f"Fashion-MNIST is not in {data_dir} and {error}; {advice}") from error
+    for name, reason in find_damage(stage).items():
+        raise DataDamagedError(f"{name} from {', '.join(FashionMNIST.mirrors)}: {reason}")
+    for name in damage:
+        log.warning("%s is repaired", raw_folder(data_dir) / name)
+
+
+def require_mirror(name: str) -> None:
+    """Return once any mirror serves the file ``name``.
+
+    Raises:
+        ConnectionError: after ``SECONDS_TO_REACH_A_MIRROR`` in all. Name look-ups have no time limit of their own, so
+            each mirror is tried in a thread that is left behind.
+    """
+    answered = threading.Event()
+    pending = threading.Semaphore(0)
+
+    def reach(mirror: str) -> None:
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(mirror + name, timeout=SECONDS_TO_REACH_A_MIRROR) as reply,
+        ):
+            reply.read(1)
+            answered.set()
+        pending.release()
+
+    threads = [threading.Thread(target=reach, args=(mirror,), daemon=True) for mirror in FashionMNIST.mirrors]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        pending.acquire(timeout=SECONDS_TO_REACH_A_MIRROR / len(threads))
+        if answered.is_set():
+            return
+    raise ConnectionError("no mirror answered")
+
+
+def digest(file: Path, algorithm: str) -> str:
+    """Hexadecimal hash of a file's content."""
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, algorithm).hexdigest()
+
+
+@contextlib.contextmanager
+def default_socket_timeout(seconds: float) -> Iterator[None]:
+    """Torchvision opens its URLs without a time limit; this gives them one."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,53 @@
+"""Files that are never half written: write beside the target, fsync, rename."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+def write_durably(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Replace ``path`` by what ``write`` writes, so that a crash at any moment leaves the old file or the new one.
+
+    Raises:
+        OSError: if the file cannot be written in full; the old file is untouched and nothing is left beside it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def link_durably(source: Path, target: Path) -> None:
+    """Make ``target`` the same file as ``source``. Safe because neither is ever written in place."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    os.link(source, temporary)
+    os.replace(temporary, target)
+    # POSIX: renaming one hard link of a file onto another does nothing and leaves both
+    temporary.unlink(missing_ok=True)
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, durably; NaN is refused because JSON has none."""
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    write_durably(path, lambda file: file.write(text.encode()))

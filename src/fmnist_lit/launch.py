@@ -1,0 +1,179 @@
+"""From a command line to a checked configuration in a folder of its own, and from there to Hydra."""
+
+import argparse
+import contextlib
+import difflib
+import json
+import re
+import secrets
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fmnist_lit import config
+from fmnist_lit.config import ConfigError
+from fmnist_lit.run import EXIT_CODES, run
+
+INSTALLED_CONF = Path(__file__).parent / "conf"
+CONF = INSTALLED_CONF if INSTALLED_CONF.is_dir() else Path(__file__).parents[2] / "conf"
+
+OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3))
+# A job's folder says what was overridden; characters that a file name or a shell would trip over become _
+OmegaConf.register_new_resolver(
+    "job_name", lambda overrides: re.sub(r"[^\w.=,+-]+", "_", overrides)[:200] or "defaults"
+)
+
+
+def launch(arguments: Sequence[str]) -> int:
+    """Run a command line.
+
+    Returns:
+        The exit code: 0 completed, 1 failed or diverged, 2 a bad configuration.
+    """
+    args = get_args_parser().parse_args(list(arguments))
+    main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)
+    if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
+        main()
+        return 0
+    try:
+        folder, more = prepare(args)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    sys.argv[1:] = [*arguments, *more]
+    main()
+    return exit_code(folder)
+
+
+def prepare(args: argparse.Namespace) -> tuple[Path, list[str]]:
+    """Check every configuration that the command line would run, then make its folder.
+
+    Returns:
+        The run or sweep folder, and the overrides that tell Hydra so.
+
+    Raises:
+        ConfigError: if anything is not allowed; no folder is left behind.
+    """
+    if args.experimental_rerun:
+        raise ConfigError("--experimental-rerun: not supported, it would load a pickle; give the overrides instead")
+    with composer(args) as compose:
+        given = parse(args.overrides)
+        cfg = compose(first_values(given))
+        multirun = args.multirun or cfg.hydra.mode == RunMode.MULTIRUN
+        if multirun:
+            params = parse([f"{key}={value}" for key, value in (cfg.hydra.sweeper.get("params") or {}).items()])
+            keys = {override.key_or_group for override in given}
+            given = [*(p for p in params if p.key_or_group not in keys), *given]
+        elif several := [override for override in given if override.is_sweep_override()]:
+            raise ConfigError(f"{several[0].input_line}: several values; add -m to run them all")
+        for overrides in representatives(given):
+            cfg = compose(overrides)
+            config.check(cfg)
+        key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+        if any(override.key_or_group == key for override in given):
+            folder = Path(OmegaConf.select(cfg, key))
+            require_unused(key, folder)
+            return folder, []
+        while True:
+            folder = Path(OmegaConf.select(cfg, key))
+            try:
+                folder.mkdir(parents=True)
+            except FileExistsError:  # another run, started in the same second, drew the same name
+                cfg = compose(first_values(given))
+            except OSError as error:
+                raise ConfigError(f"{key}={folder}: cannot be made: {error.strerror}") from error
+            else:
+                return folder, [f"{key}={quoted(folder)}"]
+
+
+def require_unused(key: str, folder: Path) -> None:
+    """Refuse a folder that holds a run: a second one would overwrite it."""
+    if (folder / "results.json").exists():
+        raise ConfigError(
+            f"{key}={folder}: already holds a run; choose another folder or resume with ckpt_path={folder}"
+        )
+
+
+@contextlib.contextmanager
+def composer(args: argparse.Namespace) -> Iterator[Callable[[Sequence[str]], DictConfig]]:
+    """Compose configurations as Hydra itself will for this command line, running nothing."""
+    name = args.config_name or "config"
+    extra = [f"hydra.searchpath=[{quoted(Path(args.config_dir).absolute())}]"] if args.config_dir else []
+
+    def compose(overrides: Sequence[str]) -> DictConfig:
+        try:
+            return hydra.compose(name, [*extra, *overrides], return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(explain(error)) from error
+
+    folder = Path(args.config_path).absolute() if args.config_path else CONF
+    with hydra.initialize_config_dir(str(folder), version_base="1.3"):
+        yield compose
+
+
+def explain(error: Exception) -> str:
+    """Hydra's message in a line, with the nearest known key or the options there are."""
+    text = str(error).strip()
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return config.unknown_key(match[1], [*config.RULES, *config.TOP_LEVEL_KEYS])
+    if match := re.search(r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':\s+(.*)", text, re.DOTALL):
+        group, option, options = match[1], match[2], match[3].split()
+        nearest = difflib.get_close_matches(option, options, n=1)
+        return f"{group}={option}: must be one of {', '.join(options)}" + (
+            f"; did you mean {nearest[0]}?" if nearest else ""
+        )
+    return " ".join((f"{text} ({error.__cause__})" if error.__cause__ else text).split())[:300]
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Hydra's overrides from the words of a command line."""
+    try:
+        return OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ConfigError(explain(error)) from error
+
+
+def values(override: Override) -> list[str]:
+    """Each value that an override takes, as an override of its own; the ends of an interval."""
+    if not override.is_sweep_override():
+        return [override.input_line]
+    if override.is_discrete_sweep():
+        return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    interval = override.value()
+    return [f"{override.get_key_element()}={end}" for end in (interval.start, interval.end)]
+
+
+def first_values(overrides: Sequence[Override]) -> list[str]:
+    """One configuration of a sweep."""
+    return [values(override)[0] for override in overrides]
+
+
+def representatives(overrides: Sequence[Override]) -> Iterator[list[str]]:
+    """Few configurations of a sweep in which each value of each override is seen once."""
+    first = first_values(overrides)
+    yield first
+    for index, override in enumerate(overrides):
+        for value in values(override)[1:]:
+            yield [*first[:index], value, *first[index + 1 :]]
+
+
+def quoted(path: Path) -> str:
+    """A path as Hydra's override grammar takes it, whatever characters it has."""
+    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def exit_code(folder: Path) -> int:
+    """The worst of the statuses found in a run folder or in the run folders of a sweep."""
+    found = [*folder.glob("results.json"), *folder.glob("*/results.json")]
+    statuses = [json.loads(file.read_text())["status"] for file in found] or ["failed"]
+    return max(EXIT_CODES.get(status, 1) for status in statuses)

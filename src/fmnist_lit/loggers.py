@@ -1,0 +1,121 @@
+"""Where each epoch's figures go: TensorBoard, metrics.csv and the screen. Lightning's own loggers work as well."""
+
+import csv
+import io
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import TensorBoardLogger as LightningTensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from fmnist_lit.files import write_durably
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train", "val", "test")
+
+
+class RunLogger(Logger):
+    """A Lightning logger that gets one call an epoch: figures by TensorBoard tag, and the epoch (from 1) as step."""
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        pass
+
+
+class CSVLogger(RunLogger):
+    """Keeps ``metrics.csv``, a row an epoch, whole after every epoch.
+
+    A row replaces those of its own and of later epochs, so that a run which is resumed leaves none double.
+    """
+
+    def __init__(self, run_dir: str | Path) -> None:
+        super().__init__()
+        self.path = Path(run_dir) / "metrics.csv"
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if "accuracy/train" not in metrics:  # the test at the end is in results.json
+            return
+        row = {"epoch": step}
+        for split in SPLITS:
+            if split != "test" or "accuracy/test" in metrics:
+                row[f"{split}_accuracy"] = metrics.get(f"accuracy/{split}")
+                row[f"{split}_loss"] = metrics.get(f"loss/{split}")
+        row |= {"lr": metrics["lr"], "seconds": round(metrics["seconds"], 3)}
+        rows = []
+        if self.path.exists():
+            with open(self.path, newline="") as file:
+                rows = [earlier for earlier in csv.DictReader(file) if int(earlier["epoch"]) < step]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*rows, row])
+        write_durably(self.path, lambda file: file.write(text.getvalue().encode()))
+
+
+class TensorBoardLogger(LightningTensorBoardLogger):
+    """Lightning's, straight into the run folder, with epochs on the x-axis.
+
+    When the folder holds events already, those of the first epoch logged and later are declared void, so that a run
+    which is resumed leaves no point double.
+    """
+
+    def __init__(self, run_dir: str | Path) -> None:
+        super().__init__(save_dir=run_dir, name="", version="", default_hp_metric=False)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if self._experiment is None and any(Path(self.log_dir).glob("events.out.tfevents.*")):
+            self._kwargs["purge_step"] = step
+        super().log_metrics(metrics, step)
+        self.experiment.flush()
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, metrics: Mapping[str, float] | None = None, step: int | None = None) -> None:
+        """Show ``params`` in the HParams tab beside the latest points of the tags in ``metrics``."""
+        from torch.utils.tensorboard.summary import hparams
+
+        for summary in hparams(dict(params), dict(metrics)):
+            self.experiment.file_writer.add_summary(summary)
+        self.experiment.close()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Keep the file open after a fit that went well: the test follows, then the hyper-parameters close it."""
+        if status != "success":
+            self.experiment.close()
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Nothing: the configuration is in .hydra/config.yaml."""
+
+
+class ConsoleLogger(RunLogger):
+    """A line an epoch through Python's logging, so to the screen and to train.log."""
+
+    def __init__(self, max_epochs: int) -> None:
+        super().__init__()
+        self.max_epochs = max_epochs
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if "accuracy/train" not in metrics:
+            return
+        figures = [
+            f"{split} {100 * metrics[f'accuracy/{split}']:5.2f} % loss {metrics[f'loss/{split}']:.4f}"
+            for split in SPLITS
+            if f"accuracy/{split}" in metrics
+        ]
+        epoch = f"epoch {step:{len(str(self.max_epochs))}d}/{self.max_epochs}"
+        log.info("%s", " | ".join([epoch, *figures, f"lr {metrics['lr']:.3g}", f"{metrics['seconds']:.1f} s"]))

@@ -1,0 +1,37 @@
+"""Learning-rate schedules that torch lacks in the form a configuration can name."""
+
+from typing import Any
+
+from torch.optim import Optimizer, lr_scheduler
+
+
+class WarmupLinearLR(lr_scheduler.LambdaLR):
+    """Linear warm-up, then linear decay to zero; stepped after each optimiser step.
+
+    Step t (from 0) runs at lr · (t + 1) / w for t < w and at lr · (total_steps − t) / (total_steps − w) after, where
+    w = round(warmup_fraction · total_steps), so that no step runs at zero.
+
+    Args:
+        optimizer: whose groups' learning rates are the peaks.
+        total_steps: optimiser steps in the run, > 0.
+        warmup_fraction: share of the steps that warms up, 0 <= warmup_fraction < 1.
+    """
+
+    def __init__(self, optimizer: Optimizer, total_steps: int, warmup_fraction: float = 0.1) -> None:
+        self.total_steps = total_steps
+        self.warmup_steps = round(warmup_fraction * total_steps)
+        super().__init__(optimizer, self.factor)
+
+    def factor(self, step: int) -> float:
+        """The factor on the learning rate at ``step``, in [0, 1]."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        return max(0.0, (self.total_steps - step) / max(1, self.total_steps - self.warmup_steps))
+
+
+class OneCycleLR(lr_scheduler.OneCycleLR):
+    """torch's OneCycleLR with each group's own learning rate as its peak, so that ``optimizer.lr`` means the same."""
+
+    def __init__(self, optimizer: Optimizer, total_steps: int, **options: Any) -> None:
+        peaks = [group["lr"] for group in optimizer.param_groups]
+        super().__init__(optimizer, max_lr=peaks, total_steps=total_steps, **options)

@@ -1,0 +1,188 @@
+"""One run, read aloud: seed, data, model, classifier, trainer, fit, test, results."""
+
+import logging
+import math
+import time
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from lightning.pytorch import Trainer, seed_everything
+from omegaconf import DictConfig, OmegaConf
+
+from fmnist_lit.checkpoint import DurableCheckpointIO, RunCheckpoint, load_checkpoint
+from fmnist_lit.classifier import Classifier
+from fmnist_lit.config import DATASETS
+from fmnist_lit.data import FashionMNISTDataModule
+
+log = logging.getLogger(__name__)
+
+# In cfg.trainer, but none of lightning.Trainer's business: inside a chunk it does not see the single steps.
+STEP_OPTIONS = {"gradient_clip_val", "accumulate_grad_batches", "max_steps"}
+CHUNK_OPTIONS = {"steps_per_batch", "checkpoint_every_n_steps"}
+# lightning.Trainer's options that count batches: with them a chunk has to be a single batch.
+BATCH_COUNTING = {"fast_dev_run", "limit_train_batches", "overfit_batches", "val_check_interval"}
+
+
+def train(cfg: DictConfig) -> dict[str, Any]:
+    """Train, evaluate each epoch, test the best checkpoint once.
+
+    Returns:
+        The figures for ``results.json``. ``cfg.total_steps`` is filled in.
+
+    Raises:
+        classifier.DivergedError: if a loss is not finite.
+    """
+    start = time.perf_counter()
+    quieten_lightning()
+    if cfg.num_threads is not None:
+        torch.set_num_threads(cfg.num_threads)
+    seed_everything(cfg.seed, verbose=False)
+    model = instantiate(cfg.model)  # the first thing to draw from the seed
+    trainer = make_trainer(cfg)
+    datamodule = make_datamodule(cfg, trainer)
+    announce(datamodule)
+    cfg.total_steps = count_steps(cfg, datamodule)
+    classifier = make_classifier(cfg, model, datamodule)
+
+    trainer.fit(classifier, datamodule, ckpt_path=cfg.ckpt_path)
+    best_epoch, checkpoint, metrics = select_best(trainer, classifier)
+    if "test" not in datamodule.watched:
+        trainer.test(classifier, datamodule, verbose=False)
+        tested = {tag: classifier.metrics[tag] for tag in ("accuracy/test", "loss/test")}
+        metrics |= tested
+        for logger in trainer.loggers:
+            logger.log_metrics(tested, step=trainer.current_epoch)
+    log_hyperparameters(cfg, trainer, metrics)
+    return {
+        "dataset": datamodule.dataset,
+        **{
+            f"{split}_{kind}": metrics.get(f"{kind}/{split}")
+            for split in ("test", "val", "train")
+            for kind in ("accuracy", "loss")
+        },
+        "best_epoch": best_epoch,
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "seed": cfg.seed,
+        "seconds": round(time.perf_counter() - start, 3),
+        "checkpoint": checkpoint,
+        "num_parameters": sum(p.numel() for p in model.parameters()),
+        "device": str(trainer.strategy.root_device),
+        "num_threads": torch.get_num_threads(),
+    }
+
+
+def quieten_lightning() -> None:
+    """Keep Lightning's advertisements and progress notes off the screen; its warnings stay."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")
+
+
+def make_trainer(cfg: DictConfig) -> Trainer:
+    """A lightning.Trainer with the loggers and callbacks of the configuration."""
+    options = {key: value for key, value in cfg.trainer.items() if key not in STEP_OPTIONS | CHUNK_OPTIONS}
+    return Trainer(
+        **options,
+        logger=[instantiate(logger) for logger in cfg.logger.values()],
+        callbacks=[instantiate(callback) for callback in cfg.callbacks.values()],
+        plugins=[DurableCheckpointIO()],
+        default_root_dir=cfg.run_dir,
+        enable_checkpointing=any("Checkpoint" in callback._target_ for callback in cfg.callbacks.values()),
+        enable_model_summary=False,
+        enable_progress_bar="progress_bar" in cfg.callbacks,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+    )
+
+
+def make_datamodule(cfg: DictConfig, trainer: Trainer) -> FashionMNISTDataModule:
+    """The data, loaded and on the trainer's device."""
+    every_n_steps = cfg.trainer.checkpoint_every_n_steps
+    datamodule = instantiate(
+        cfg.data,
+        seed=cfg.seed,
+        steps_per_batch=1 if BATCH_COUNTING & cfg.trainer.keys() else cfg.trainer.steps_per_batch,
+        break_every=every_n_steps and every_n_steps * cfg.trainer.accumulate_grad_batches,
+        evaluate_each_epoch=list(cfg.evaluate_each_epoch),
+    )
+    datamodule.trainer = trainer
+    datamodule.setup()
+    return datamodule
+
+
+def count_steps(cfg: DictConfig, datamodule: FashionMNISTDataModule) -> int:
+    """Optimiser steps in the whole run."""
+    per_epoch = math.ceil(datamodule.batches_per_epoch / cfg.trainer.accumulate_grad_batches)
+    steps = per_epoch * cfg.trainer.max_epochs
+    return steps if cfg.trainer.max_steps < 0 else min(steps, cfg.trainer.max_steps)
+
+
+def make_classifier(cfg: DictConfig, model: torch.nn.Module, datamodule: FashionMNISTDataModule) -> Classifier:
+    """The LightningModule, with the whole configuration as its hyper-parameters."""
+    scheduler = {key: value for key, value in cfg.scheduler.items() if key != "interval"}
+    classifier = Classifier(
+        model,
+        instantiate(cfg.loss),
+        instantiate(cfg.optimizer, _convert_="all"),
+        instantiate(scheduler, _convert_="all"),
+        scheduler_interval=cfg.scheduler.interval,
+        batch_size=cfg.data.batch_size,
+        l1=cfg.regularization.l1,
+        watched=datamodule.watched,
+        **{key: cfg.trainer[key] for key in STEP_OPTIONS},
+    )
+    classifier.save_hyperparameters(OmegaConf.to_container(cfg, resolve=True), logger=False)
+    return classifier
+
+
+def announce(datamodule: FashionMNISTDataModule) -> None:
+    """Say which data this run is about; nobody should take the stand-in for the real thing."""
+    log.info(
+        "%s: %d training, %d validation, %d test images",
+        DATASETS[datamodule.dataset],
+        len(datamodule.train_images),
+        len(datamodule.val_images),
+        len(datamodule.test_images),
+    )
+    if datamodule.source == "auto" and datamodule.dataset == "synthetic":
+        log.warning(
+            "WARNING: Fashion-MNIST is not in %s and cannot be downloaded. This run trains on a SYNTHETIC stand-in;\n"
+            "WARNING: its figures say nothing about Fashion-MNIST. data=fashion_mnist tells how to get the real data.",
+            datamodule.data_dir,
+        )
+
+
+def select_best(trainer: Trainer, classifier: Classifier) -> tuple[int | None, str | None, dict[str, float]]:
+    """Put the weights of the best epoch into ``classifier``, or leave the last where nothing is selected.
+
+    Returns:
+        The best epoch (from 1), the checkpoint's path within the run folder, and the metrics at that moment by tag.
+    """
+    checkpoint = trainer.checkpoint_callback
+    if not isinstance(checkpoint, RunCheckpoint):
+        return None, None, dict(classifier.metrics)
+    if checkpoint.best_epoch is None:
+        return None, f"checkpoints/{checkpoint.last.name}", dict(classifier.metrics)
+    if checkpoint.best_epoch != trainer.current_epoch:
+        classifier.load_state_dict(load_checkpoint(checkpoint.best)["state_dict"])
+    return checkpoint.best_epoch, f"checkpoints/{checkpoint.best.name}", dict(checkpoint.best_metrics)
+
+
+def log_hyperparameters(cfg: DictConfig, trainer: Trainer, metrics: Mapping[str, float]) -> None:
+    """One row in TensorBoard's HParams tab: the choices and numbers people vary, beside the accuracies."""
+    choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    row = {group: choices[group] for group in ("model", "loss", "optimizer", "scheduler") if group in choices}
+    for group in ("optimizer", "scheduler", "model"):
+        row |= {f"{group}.{key}": value for key, value in cfg[group].items() if not key.startswith("_")}
+    for key in ("data.batch_size", "data.normalize", "regularization.l1", "trainer.max_epochs", "seed"):
+        row[key] = OmegaConf.select(cfg, key)
+    plain = {key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in row.items()}
+    for logger in trainer.loggers:
+        logger.log_hyperparams(
+            plain, {tag: metrics[tag] for tag in ("accuracy/val", "accuracy/test") if tag in metrics}
+        )
