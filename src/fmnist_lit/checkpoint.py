@@ -1,5 +1,6 @@
 """Checkpoints of a run: written durably, loaded without trust, and enough to go on to the same bits."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from fmnist_lit.files import link_durably, write_durably
+from fmnist_lit.signals import stop_request
 
 
 class CheckpointError(RuntimeError):
@@ -58,6 +60,7 @@ class RunCheckpoint(Checkpoint):
         self.best_epoch: int | None = None
         self.best_metrics: dict[str, float] = {}
         self.generators: dict[str, Any] | None = None
+        self.start = time.perf_counter()  # moved back by what earlier parts of a resumed run took
 
     @property
     def last(self) -> Path:
@@ -67,12 +70,18 @@ class RunCheckpoint(Checkpoint):
     def best(self) -> Path:
         return self.folder / "best.ckpt"
 
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken up to now."""
+        return time.perf_counter() - self.start
+
     def state_dict(self) -> dict[str, Any]:
-        return {"best_epoch": self.best_epoch, "best_metrics": self.best_metrics}
+        return {"best_epoch": self.best_epoch, "best_metrics": self.best_metrics, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_epoch = state_dict["best_epoch"]
         self.best_metrics = state_dict["best_metrics"]
+        self.start -= state_dict["seconds"]
 
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         epoch, position = trainer.current_epoch, module.position()
@@ -98,6 +107,7 @@ class RunCheckpoint(Checkpoint):
         due = self.every_n_steps and module.steps_done % self.every_n_steps == 0
         if due or trainer.should_stop:
             trainer.save_checkpoint(self.last)
+        stop_request.raise_if_received()
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         if not module.epoch_finished:  # stopped in the middle of it; the checkpoint to resume from is written
@@ -109,6 +119,7 @@ class RunCheckpoint(Checkpoint):
         trainer.save_checkpoint(self.last)
         if improved and trainer.is_global_zero:
             link_durably(self.last, self.best)
+        stop_request.raise_if_received()
 
 
 def at_start_of_epoch(fit_loop: dict[str, Any], epoch: int) -> dict[str, Any]:

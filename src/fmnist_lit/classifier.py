@@ -13,18 +13,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from fmnist_lit.losses import l1_penalty
-
-
-class DivergedError(ArithmeticError):
-    """The loss is no longer a finite number.
-
-    Attributes:
-        step: the optimiser step, from 1, whose loss it was; for an evaluation, the last step before it.
-    """
-
-    def __init__(self, step: int) -> None:
-        super().__init__(f"the loss is not a finite number at step {step}")
-        self.step = step
+from fmnist_lit.signals import stop_request
+from fmnist_lit.status import DivergedError
 
 
 class Sums:
@@ -165,7 +155,7 @@ class Classifier(LightningModule):
                     scheduler.step()
                 step += 1
                 self.steps_done += 1
-                if step == self.max_steps:
+                if step == self.max_steps or stop_request.signum is not None:
                     self.trainer.should_stop = True
                     break
         losses = torch.stack(all_losses)

@@ -8,6 +8,7 @@ import re
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
@@ -19,9 +20,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fmnist_lit import config
+from fmnist_lit import config, resume
 from fmnist_lit.config import ConfigError
-from fmnist_lit.run import EXIT_CODES, run
+from fmnist_lit.run import run
+from fmnist_lit.status import EXIT_CODES
 
 INSTALLED_CONF = Path(__file__).parent / "conf"
 CONF = INSTALLED_CONF if INSTALLED_CONF.is_dir() else Path(__file__).parents[2] / "conf"
@@ -31,6 +33,9 @@ OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3))
 OmegaConf.register_new_resolver(
     "job_name", lambda overrides: re.sub(r"[^\w.=,+-]+", "_", overrides)[:200] or "defaults"
 )
+
+
+Compose = Callable[[Sequence[str]], DictConfig]
 
 
 def launch(arguments: Sequence[str]) -> int:
@@ -45,20 +50,30 @@ def launch(arguments: Sequence[str]) -> int:
         main()
         return 0
     try:
-        folder, more = prepare(args)
+        plan = prepare(args)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    sys.argv[1:] = [*arguments, *more]
+    if plan.complete:
+        print(f"{plan.folder} is complete; a higher trainer.max_epochs goes on with it")
+        return 0
+    flags = [argument for argument in arguments if argument not in args.overrides]
+    sys.argv[1:] = [*flags, *plan.overrides]
     main()
-    return exit_code(folder)
+    return exit_code(plan.folder)
 
 
-def prepare(args: argparse.Namespace) -> tuple[Path, list[str]]:
+@dataclass(frozen=True)
+class Plan:
+    """What a command line comes to: the run or sweep folder, and the overrides for Hydra."""
+
+    folder: Path
+    overrides: list[str]
+    complete: bool = False  # resuming a run that has nothing left to do
+
+
+def prepare(args: argparse.Namespace) -> Plan:
     """Check every configuration that the command line would run, then make its folder.
-
-    Returns:
-        The run or sweep folder, and the overrides that tell Hydra so.
 
     Raises:
         ConfigError: if anything is not allowed; no folder is left behind.
@@ -71,40 +86,72 @@ def prepare(args: argparse.Namespace) -> tuple[Path, list[str]]:
         multirun = args.multirun or cfg.hydra.mode == RunMode.MULTIRUN
         if multirun:
             params = parse([f"{key}={value}" for key, value in (cfg.hydra.sweeper.get("params") or {}).items()])
-            keys = {override.key_or_group for override in given}
-            given = [*(p for p in params if p.key_or_group not in keys), *given]
+            swept = merge(params, given)
         elif several := [override for override in given if override.is_sweep_override()]:
             raise ConfigError(f"{several[0].input_line}: several values; add -m to run them all")
-        for overrides in representatives(given):
+        else:
+            swept = given
+        for overrides in representatives(swept):
             cfg = compose(overrides)
             config.check(cfg)
+        if cfg.ckpt_path is not None:
+            if multirun:
+                raise ConfigError(f"ckpt_path={cfg.ckpt_path}: resumes one run; it cannot be part of a sweep")
+            run_dir, checkpoint = resume.locate(cfg.ckpt_path)
+            if run_dir is not None:
+                return prepare_resume(run_dir, checkpoint, given, compose)
         key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
-        if any(override.key_or_group == key for override in given):
-            folder = Path(OmegaConf.select(cfg, key))
-            require_unused(key, folder)
-            return folder, []
-        while True:
-            folder = Path(OmegaConf.select(cfg, key))
-            try:
-                folder.mkdir(parents=True)
-            except FileExistsError:  # another run, started in the same second, drew the same name
-                cfg = compose(first_values(given))
-            except OSError as error:
-                raise ConfigError(f"{key}={folder}: cannot be made: {error.strerror}") from error
-            else:
-                return folder, [f"{key}={quoted(folder)}"]
+        named = any(override.key_or_group == key for override in given)
+        folder = make_folder(key, lambda: Path(OmegaConf.select(compose(first_values(given)), key)), named)
+        return Plan(folder, [*args.overrides, f"{key}={quoted(folder)}"] if not named else list(args.overrides))
 
 
-def require_unused(key: str, folder: Path) -> None:
-    """Refuse a folder that holds a run: a second one would overwrite it."""
-    if (folder / "results.json").exists():
-        raise ConfigError(
-            f"{key}={folder}: already holds a run; choose another folder or resume with ckpt_path={folder}"
-        )
+def prepare_resume(run_dir: Path, checkpoint: Path, given: Sequence[Override], compose: Compose) -> Plan:
+    """Go on in the folder of the run that ``checkpoint`` belongs to, with its command line under the given one."""
+    own = ("ckpt_path", "hydra.run.dir")
+    earlier = [override for override in parse(resume.earlier_overrides(run_dir)) if override.key_or_group not in own]
+    merged = merge(earlier, [override for override in given if override.key_or_group not in own])
+    overrides = [override.input_line for override in merged]
+    overrides += [f"ckpt_path={quoted(checkpoint)}", f"hydra.run.dir={quoted(run_dir)}"]
+    cfg = compose(overrides)
+    config.check(cfg)
+    now = OmegaConf.to_container(cfg, resolve=False)
+    del now["hydra"]
+    resume.require_same(resume.earlier_config(run_dir), now, run_dir)
+    return Plan(run_dir, overrides, resume.is_complete(run_dir, cfg.trainer.max_epochs, cfg.trainer.max_steps))
+
+
+def merge(under: Sequence[Override], over: Sequence[Override]) -> list[Override]:
+    """Two command lines as one; where both set a key, the second does."""
+    keys = {override.key_or_group for override in over}
+    return [*(override for override in under if override.key_or_group not in keys), *over]
+
+
+def make_folder(key: str, draw: Callable[[], Path], named: bool) -> Path:
+    """Make the folder that ``draw`` names; exclusively, unless a person named it.
+
+    Raises:
+        ConfigError: if it cannot be made, or holds a run already, which a second one would overwrite.
+    """
+    while True:
+        folder = draw()
+        try:
+            folder.mkdir(parents=True, exist_ok=named)
+        except FileExistsError as error:
+            if named:
+                raise ConfigError(f"{key}={folder}: is a file, must be a folder") from error
+            continue  # a run started in the same second drew the same name
+        except OSError as error:
+            raise ConfigError(f"{key}={folder}: cannot be made: {error.strerror}") from error
+        if (folder / "results.json").exists():
+            raise ConfigError(
+                f"{key}={folder}: holds a run already; name another, or resume it with ckpt_path={folder}"
+            )
+        return folder
 
 
 @contextlib.contextmanager
-def composer(args: argparse.Namespace) -> Iterator[Callable[[Sequence[str]], DictConfig]]:
+def composer(args: argparse.Namespace) -> Iterator[Compose]:
     """Compose configurations as Hydra itself will for this command line, running nothing."""
     name = args.config_name or "config"
     extra = [f"hydra.searchpath=[{quoted(Path(args.config_dir).absolute())}]"] if args.config_dir else []
@@ -112,7 +159,7 @@ def composer(args: argparse.Namespace) -> Iterator[Callable[[Sequence[str]], Dic
     def compose(overrides: Sequence[str]) -> DictConfig:
         try:
             return hydra.compose(name, [*extra, *overrides], return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise ConfigError(explain(error)) from error
 
     folder = Path(args.config_path).absolute() if args.config_path else CONF
@@ -125,13 +172,14 @@ def explain(error: Exception) -> str:
     text = str(error).strip()
     if match := re.search(r"Could not override '([^']+)'", text):
         return config.unknown_key(match[1], [*config.RULES, *config.TOP_LEVEL_KEYS])
-    if match := re.search(r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':\s+(.*)", text, re.DOTALL):
+    if match := re.search(r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':((?:\n\t\S+)+)", text):
         group, option, options = match[1], match[2], match[3].split()
         nearest = difflib.get_close_matches(option, options, n=1)
         return f"{group}={option}: must be one of {', '.join(options)}" + (
             f"; did you mean {nearest[0]}?" if nearest else ""
         )
-    return " ".join((f"{text} ({error.__cause__})" if error.__cause__ else text).split())[:300]
+    whole = f"{text} ({error.__cause__})" if error.__cause__ else text
+    return " ".join(whole.split())[:300]
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -139,7 +187,7 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     try:
         return OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
-        raise ConfigError(explain(error)) from error
+        raise ConfigError(f"{' '.join(overrides)}: not what Hydra understands; write key=value") from error
 
 
 def values(override: Override) -> list[str]:

@@ -11,10 +11,10 @@ from omegaconf import DictConfig
 
 from fmnist_lit import config
 from fmnist_lit.files import write_json
+from fmnist_lit.signals import InterruptedRunError, stop_request
+from fmnist_lit.status import DivergedError
 
 log = logging.getLogger(__name__)
-
-EXIT_CODES = {"completed": 0, "diverged": 1, "failed": 1}
 
 
 FIGURES = ("test_accuracy", "test_loss", "val_accuracy", "val_loss", "train_accuracy", "train_loss", "best_epoch")
@@ -25,25 +25,35 @@ def run(cfg: DictConfig) -> float:
 
     Returns:
         The validation accuracy, for sweepers that optimise one; NaN if there is none.
+
+    Raises:
+        SystemExit: with 128 + the signal's number, if a signal interrupted the run; that ends a sweep too.
     """
     run_dir = Path(cfg.run_dir)
     results = {"status": "running", **dict.fromkeys(FIGURES), "seed": cfg.seed}
     results["started"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    write_json(run_dir / "results.json", results)
-    try:
-        config.check(cfg)  # again: what could not be resolved before there was a run folder is known now
-        from fmnist_lit.classifier import DivergedError
-        from fmnist_lit.train import train
-
+    with stop_request.listening():
         try:
+            write_json(run_dir / "results.json", results)
+            config.check(cfg)  # again: what could not be resolved before there was a run folder is known now
+            from fmnist_lit.train import train
+
             results |= {"status": "completed", **train(cfg)}
+        except InterruptedRunError as stop:
+            results |= {"status": "interrupted", "signal": str(stop)}
+            log.error("Interrupted by %s. Go on with: python -m fmnist_lit ckpt_path=%s", stop, relative(run_dir))
         except DivergedError as error:
             results |= {"status": "diverged", "diverged_step": error.step}
             log.error("Diverged: %s. A lower optimizer.lr than %g usually helps.", error, cfg.optimizer.lr)
-    except Exception as error:
-        results |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-        log.error("Failed: %s", results["error"], exc_info="HYDRA_FULL_ERROR" in os.environ)
-    write_json(run_dir / "results.json", results)
+        except Exception as error:
+            results |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+            log.error("Failed: %s", results["error"], exc_info="HYDRA_FULL_ERROR" in os.environ)
+        try:
+            write_json(run_dir / "results.json", results)
+        except OSError as error:
+            log.error("Failed: %s cannot be written: %s", run_dir / "results.json", error)
+    if results["status"] == "interrupted":
+        raise SystemExit(128 + stop_request.signum)
     if results["status"] == "completed":
         log.info("%s", summary(run_dir, results))
     return math.nan if results["val_accuracy"] is None else results["val_accuracy"]
@@ -52,12 +62,17 @@ def run(cfg: DictConfig) -> float:
 def summary(run_dir: Path, results: dict[str, Any]) -> str:
     """What a person wants to know at the end of a run."""
     data = config.DATASETS[results["dataset"]]
-    shown = os.path.relpath(run_dir)
     chosen = "" if results["best_epoch"] is None else f", weights of epoch {results['best_epoch']} (best on validation)"
+    shown = relative(run_dir)
     lines = [
         f"{data}{chosen}",
-        f"  test accuracy {100 * results['test_accuracy']:.2f} %, average loss {results['test_loss']:.4f}",
+        f"  test accuracy {100 * results['test_accuracy']:.1f} %, average loss {results['test_loss']:.3f}",
         f"  run folder    {shown}",
-        f"  curves        tensorboard --logdir {Path(shown).parts[0]}",
+        f"  curves        tensorboard --logdir {shown if shown.is_absolute() else shown.parts[0]}",
     ]
     return "\n".join(lines)
+
+
+def relative(path: Path) -> Path:
+    """A path as a person in the current folder would write it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -5,6 +5,7 @@ import math
 import time
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from fmnist_lit.checkpoint import DurableCheckpointIO, RunCheckpoint, load_check
 from fmnist_lit.classifier import Classifier
 from fmnist_lit.config import DATASETS
 from fmnist_lit.data import FashionMNISTDataModule
+from fmnist_lit.resume import require_same
+from fmnist_lit.signals import stop_request
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +51,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     cfg.total_steps = count_steps(cfg, datamodule)
     classifier = make_classifier(cfg, model, datamodule)
 
-    trainer.fit(classifier, datamodule, ckpt_path=cfg.ckpt_path)
+    with stop_request.deferring():
+        trainer.fit(classifier, datamodule, ckpt_path=cfg.ckpt_path)
+    stop_request.raise_if_received()
     best_epoch, checkpoint, metrics = select_best(trainer, classifier)
     if "test" not in datamodule.watched:
         trainer.test(classifier, datamodule, verbose=False)
@@ -136,7 +141,11 @@ def make_classifier(cfg: DictConfig, model: torch.nn.Module, datamodule: Fashion
         watched=datamodule.watched,
         **{key: cfg.trainer[key] for key in STEP_OPTIONS},
     )
-    classifier.save_hyperparameters(OmegaConf.to_container(cfg, resolve=True), logger=False)
+    configuration = {**OmegaConf.to_container(cfg, resolve=True), "dataset": datamodule.dataset}
+    if cfg.ckpt_path is not None:
+        earlier = load_checkpoint(Path(cfg.ckpt_path)).get("hyper_parameters", {})
+        require_same(earlier, configuration, cfg.ckpt_path)
+    classifier.save_hyperparameters(configuration, logger=False)
     return classifier
 
 

@@ -1,0 +1,94 @@
+"""Going on with an earlier run: where it is, and what may differ from it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from fmnist_lit.config import ConfigError
+
+# Keys whose change does not make it another run
+MAY_CHANGE = {
+    *("ckpt_path", "run_dir", "total_steps", "num_threads", "data.data_dir", "data.source"),
+    *("trainer.max_epochs", "trainer.max_steps", "trainer.accelerator"),
+    *("trainer.checkpoint_every_n_steps", "trainer.steps_per_batch"),
+}
+GROUPS_THAT_MAY_CHANGE = ("logger", "callbacks")
+
+
+def locate(ckpt_path: str) -> tuple[Path | None, Path]:
+    """The run folder that a checkpoint belongs to, if it does, and the checkpoint.
+
+    Args:
+        ckpt_path: a checkpoint, or a run folder, whose last checkpoint is meant.
+
+    Raises:
+        ConfigError: if there is nothing to resume from.
+    """
+    path = Path(ckpt_path).absolute()
+    checkpoint = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    if not checkpoint.is_file():
+        wanted = "checkpoints/last.ckpt in it" if path.is_dir() else "such file or run folder"
+        raise ConfigError(f"ckpt_path={ckpt_path}: nothing to resume from, there is no {wanted}")
+    run_dir = checkpoint.parent.parent
+    is_run = checkpoint.parent.name == "checkpoints" and (run_dir / ".hydra" / "config.yaml").is_file()
+    return run_dir if is_run else None, checkpoint
+
+
+def earlier_overrides(run_dir: Path) -> list[str]:
+    """The command line of the earlier run."""
+    return yaml.safe_load((run_dir / ".hydra" / "overrides.yaml").read_text()) or []
+
+
+def earlier_config(run_dir: Path) -> dict[str, Any]:
+    """The configuration of the earlier run, interpolations as written."""
+    return OmegaConf.to_container(OmegaConf.load(run_dir / ".hydra" / "config.yaml"), resolve=False)
+
+
+def require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], source: str | Path) -> None:
+    """Refuse to resume into another run.
+
+    Args:
+        earlier: the configuration of the run to resume, nested plain values.
+        now: the configuration asked for, likewise.
+        source: where ``earlier`` is from, for the message.
+
+    Raises:
+        ConfigError: naming both values of the first key that differs and may not.
+    """
+    before, after = flatten(earlier), flatten(now)
+    for key in [*before, *(key for key in after if key not in before)]:
+        if key in MAY_CHANGE or key.split(".")[0] in GROUPS_THAT_MAY_CHANGE:
+            continue
+        old, new = before.get(key, "nothing"), after.get(key, "nothing")
+        if old != new:
+            raise ConfigError(f"{key}={new}: the run in {source} has {old}; resuming keeps it, or start a new run")
+    laid_out = "total_steps" in str(now["scheduler"])
+    for key in ("trainer.max_epochs", "trainer.max_steps"):
+        if laid_out and before[key] != after[key]:
+            raise ConfigError(
+                f"{key}={after[key]}: the schedule of the run in {source} is laid out for {before[key]}; "
+                "resume to that, or start a new run"
+            )
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+    return flat
+
+
+def is_complete(run_dir: Path, max_epochs: int, max_steps: int) -> bool:
+    """Whether a run has nothing left to do."""
+    file = run_dir / "results.json"
+    if not file.is_file():
+        return False
+    results = json.loads(file.read_text())
+    if results.get("status") != "completed":
+        return False
+    return results["epochs"] >= max_epochs or 0 < max_steps <= results["steps"]

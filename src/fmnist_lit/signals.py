@@ -1,0 +1,73 @@
+"""SIGTERM and SIGINT: stop at the next optimiser step, with a checkpoint; a second one stops at once."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class InterruptedRunError(BaseException):
+    """A signal asked the run to stop. No ``Exception``, so that nothing takes it for a failure of its own.
+
+    Attributes:
+        signum: the signal.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+class StopRequest:
+    """The signal that has arrived, if one has; who defers it has to ask."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self.deferred = False
+
+    def receive(self, signum: int, frame: FrameType | None) -> None:
+        """Signal handler: remember the signal, or raise it at once where no training step is under way."""
+        if self.signum is not None:
+            signal.signal(signum, signal.SIG_DFL)
+            signal.raise_signal(signum)
+        self.signum = signum
+        if not self.deferred:
+            raise InterruptedRunError(signum)
+
+    def raise_if_received(self) -> None:
+        """For whoever defers, once it is safe.
+
+        Raises:
+            InterruptedRunError: if a signal has arrived.
+        """
+        if self.signum is not None:
+            raise InterruptedRunError(self.signum)
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Handle the signals in this block, where the thread may; forget any earlier one."""
+        self.signum = None
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {signum: signal.signal(signum, self.receive) for signum in SIGNALS}
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+    @contextlib.contextmanager
+    def deferring(self) -> Iterator[None]:
+        """Keep a signal that arrives in this block until somebody asks for it."""
+        self.deferred = True
+        try:
+            yield
+        finally:
+            self.deferred = False
+
+
+stop_request = StopRequest()  # one a process, as signals are

@@ -1,0 +1,16 @@
+"""How a run can end, and the exit code that goes with it."""
+
+# A run that a signal interrupted exits with 128 + the signal's number instead.
+EXIT_CODES = {"completed": 0, "diverged": 1, "failed": 1}
+
+
+class DivergedError(ArithmeticError):
+    """The loss is no longer a finite number.
+
+    Attributes:
+        step: the optimiser step, from 1, whose loss it was; for an evaluation, the last step before it.
+    """
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"the loss is not a finite number at step {step}")
+        self.step = step
