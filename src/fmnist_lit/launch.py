@@ -28,12 +28,19 @@ from fmnist_lit.status import EXIT_CODES
 INSTALLED_CONF = Path(__file__).parent / "conf"
 CONF = INSTALLED_CONF if INSTALLED_CONF.is_dir() else Path(__file__).parents[2] / "conf"
 
-OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3))
-# A job's folder says what was overridden; characters that a file name or a shell would trip over become _
-OmegaConf.register_new_resolver(
-    "job_name", lambda overrides: re.sub(r"[^\w.=,+-]+", "_", overrides)[:200] or "defaults"
-)
 
+def unique(overrides: str = "") -> str:
+    """The end of a new folder's name: what was overridden, for people to recognise it by, and a random part."""
+    return "_".join(filter(None, [job_name(overrides)[:80] if overrides else "", secrets.token_hex(3)]))
+
+
+def job_name(overrides: str) -> str:
+    """A job's folder within a sweep; characters that a file name or a shell would trip over become _."""
+    return re.sub(r"[^\w.=,+-]+", "_", overrides) or "defaults"
+
+
+OmegaConf.register_new_resolver("unique", unique)
+OmegaConf.register_new_resolver("job_name", job_name)
 
 Compose = Callable[[Sequence[str]], DictConfig]
 
