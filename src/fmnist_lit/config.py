@@ -128,7 +128,8 @@ TRUSTED_TARGETS = re.compile(
     re.VERBOSE,
 )
 TRUSTED_HYDRA_TARGETS = re.compile(
-    r"hydra\._internal\.core_plugins\.[\w.]+|hydra_plugins\.hydra_[\w.]+|optuna\.samplers\.[A-Z]\w*"
+    r"hydra\._internal\.core_plugins\.[\w.]+|hydra_plugins\.(hydra|fmnist_lit)_[\w.]+|optuna\.samplers\.[A-Z]\w*"
+    r"|fmnist_lit\.sweep\.callback\.SummaryCallback"
 )
 TRUSTED_LOGGING_CLASSES = re.compile(r"fmnist_lit\.console\.ConsoleHandler|(logging|logging\.handlers|colorlog)\.\w+")
 DEEPEST = 40  # levels; deeper is a configuration that refers to itself

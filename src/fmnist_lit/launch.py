@@ -3,11 +3,11 @@
 import argparse
 import contextlib
 import difflib
-import json
 import re
 import secrets
+import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from fmnist_lit import config, resume
 from fmnist_lit.config import ConfigError
 from fmnist_lit.run import run
 from fmnist_lit.status import EXIT_CODES
+from fmnist_lit.sweep import plan
 
 INSTALLED_CONF = Path(__file__).parent / "conf"
 CONF = INSTALLED_CONF if INSTALLED_CONF.is_dir() else Path(__file__).parents[2] / "conf"
@@ -31,16 +32,11 @@ CONF = INSTALLED_CONF if INSTALLED_CONF.is_dir() else Path(__file__).parents[2] 
 
 def unique(overrides: str = "") -> str:
     """The end of a new folder's name: what was overridden, for people to recognise it by, and a random part."""
-    return "_".join(filter(None, [job_name(overrides)[:80] if overrides else "", secrets.token_hex(3)]))
-
-
-def job_name(overrides: str) -> str:
-    """A job's folder within a sweep; characters that a file name or a shell would trip over become _."""
-    return re.sub(r"[^\w.=,+-]+", "_", overrides) or "defaults"
+    return "_".join(filter(None, [plan.slug(overrides)[:80] if overrides else "", secrets.token_hex(3)]))
 
 
 OmegaConf.register_new_resolver("unique", unique)
-OmegaConf.register_new_resolver("job_name", job_name)
+OmegaConf.register_new_resolver("job_name", plan.slug)
 
 Compose = Callable[[Sequence[str]], DictConfig]
 
@@ -57,29 +53,36 @@ def launch(arguments: Sequence[str]) -> int:
         main()
         return 0
     try:
-        plan = prepare(args)
+        start = prepare(args)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if plan.complete:
-        print(f"{plan.folder} is complete; a higher trainer.max_epochs goes on with it")
+    if start.complete:
+        print(f"{start.folder} is complete; a higher trainer.max_epochs goes on with it")
         return 0
     flags = [argument for argument in arguments if argument not in args.overrides]
-    sys.argv[1:] = [*flags, *plan.overrides]
-    main()
-    return exit_code(plan.folder)
+    sys.argv[1:] = [*flags, *start.overrides]
+    if not start.is_sweep:
+        main()
+        return exit_code([start.folder])
+    try:
+        main()
+    finally:
+        conclude(start.folder)
+    return exit_code(path.parent for path in start.folder.glob("*/results.json"))
 
 
 @dataclass(frozen=True)
-class Plan:
+class Start:
     """What a command line comes to: the run or sweep folder, and the overrides for Hydra."""
 
     folder: Path
     overrides: list[str]
+    is_sweep: bool = False
     complete: bool = False  # resuming a run that has nothing left to do
 
 
-def prepare(args: argparse.Namespace) -> Plan:
+def prepare(args: argparse.Namespace) -> Start:
     """Check every configuration that the command line would run, then make its folder.
 
     Raises:
@@ -110,10 +113,17 @@ def prepare(args: argparse.Namespace) -> Plan:
         key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
         named = any(override.key_or_group == key for override in given)
         folder = make_folder(key, lambda: Path(OmegaConf.select(compose(first_values(given)), key)), named)
-        return Plan(folder, [*args.overrides, f"{key}={quoted(folder)}"] if not named else list(args.overrides))
+        overrides = list(args.overrides) if named else [*args.overrides, f"{key}={quoted(folder)}"]
+        if multirun:
+            varied = plan.varied_keys(swept)
+            fixed = [override.key_or_group for override in swept if override.key_or_group not in varied]
+            overrides.append(f"hydra.job.config.override_dirname.exclude_keys={[*fixed, 'ckpt_path']}")
+            jobs = plan.jobs(swept) if "GridSweeper" in cfg.hydra.sweeper._target_ else []
+            plan.save(folder, shlex.join(["python", "-m", "fmnist_lit", *sys.argv[1:]]), varied, jobs)
+        return Start(folder, overrides, is_sweep=multirun)
 
 
-def prepare_resume(run_dir: Path, checkpoint: Path, given: Sequence[Override], compose: Compose) -> Plan:
+def prepare_resume(run_dir: Path, checkpoint: Path, given: Sequence[Override], compose: Compose) -> Start:
     """Go on in the folder of the run that ``checkpoint`` belongs to, with its command line under the given one."""
     own = ("ckpt_path", "hydra.run.dir")
     earlier = [override for override in parse(resume.earlier_overrides(run_dir)) if override.key_or_group not in own]
@@ -125,7 +135,8 @@ def prepare_resume(run_dir: Path, checkpoint: Path, given: Sequence[Override], c
     now = OmegaConf.to_container(cfg, resolve=False)
     del now["hydra"]
     resume.require_same(resume.earlier_config(run_dir), now, run_dir)
-    return Plan(run_dir, overrides, resume.is_complete(run_dir, cfg.trainer.max_epochs, cfg.trainer.max_steps))
+    complete = resume.is_complete(run_dir, cfg.trainer.max_epochs, cfg.trainer.max_steps)
+    return Start(run_dir, overrides, complete=complete)
 
 
 def merge(under: Sequence[Override], over: Sequence[Override]) -> list[Override]:
@@ -197,19 +208,9 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         raise ConfigError(f"{' '.join(overrides)}: not what Hydra understands; write key=value") from error
 
 
-def values(override: Override) -> list[str]:
-    """Each value that an override takes, as an override of its own; the ends of an interval."""
-    if not override.is_sweep_override():
-        return [override.input_line]
-    if override.is_discrete_sweep():
-        return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-    interval = override.value()
-    return [f"{override.get_key_element()}={end}" for end in (interval.start, interval.end)]
-
-
 def first_values(overrides: Sequence[Override]) -> list[str]:
     """One configuration of a sweep."""
-    return [values(override)[0] for override in overrides]
+    return [plan.values(override)[0] for override in overrides]
 
 
 def representatives(overrides: Sequence[Override]) -> Iterator[list[str]]:
@@ -217,7 +218,7 @@ def representatives(overrides: Sequence[Override]) -> Iterator[list[str]]:
     first = first_values(overrides)
     yield first
     for index, override in enumerate(overrides):
-        for value in values(override)[1:]:
+        for value in plan.values(override)[1:]:
             yield [*first[:index], value, *first[index + 1 :]]
 
 
@@ -227,8 +228,13 @@ def quoted(path: Path) -> str:
     return f"'{escaped}'"
 
 
-def exit_code(folder: Path) -> int:
-    """The worst of the statuses found in a run folder or in the run folders of a sweep."""
-    found = [*folder.glob("results.json"), *folder.glob("*/results.json")]
-    statuses = [json.loads(file.read_text())["status"] for file in found] or ["failed"]
-    return max(EXIT_CODES.get(status, 1) for status in statuses)
+def exit_code(run_dirs: Iterable[Path]) -> int:
+    """The worst of the statuses in run folders; a run that left none has failed."""
+    return max((EXIT_CODES.get(plan.status(run_dir), 1) for run_dir in run_dirs), default=1)
+
+
+def conclude(sweep_dir: Path) -> None:
+    """Write a sweep's summary however it ended, and say how it ended."""
+    from fmnist_lit.sweep.summary import summarize
+
+    summarize([sweep_dir])

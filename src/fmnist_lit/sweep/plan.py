@@ -1,0 +1,110 @@
+"""The jobs of a sweep: what they are called, which of them are still to do, and the file that lists them."""
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+
+from fmnist_lit.config import ConfigError
+from fmnist_lit.files import write_json
+
+LONGEST_NAME = 160  # bytes; file systems stop at 255
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run of a sweep: its folder within the sweep's, and the overrides that make it, without the sweep's own."""
+
+    folder: str
+    overrides: tuple[str, ...]
+
+
+def values(override: Override) -> list[str]:
+    """Each value that an override takes, as an override of its own; of an interval, the ends."""
+    if not override.is_sweep_override():
+        return [override.input_line]
+    if override.is_discrete_sweep():
+        return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    interval = override.value()
+    return [f"{override.get_key_element()}={end}" for end in (interval.start, interval.end)]
+
+
+def jobs(overrides: Sequence[Override]) -> list[Job]:
+    """Every combination of the values, in Hydra's order."""
+    task = [override for override in overrides if not override.is_hydra_override()]
+    varied = set(varied_keys(task))
+    combinations = itertools.product(*(values(override) for override in task))
+    return [Job(folder_name(job, varied), tuple(job)) for job in combinations]
+
+
+def varied_keys(overrides: Sequence[Override]) -> list[str]:
+    """The keys that take more than one value."""
+    return [override.key_or_group for override in overrides if override.is_sweep_override()]
+
+
+def folder_name(job: Sequence[str], varied: set[str]) -> str:
+    """The folder of the job with these overrides: what varies, sorted by key."""
+    return slug(",".join(sorted(line for line in job if key(line) in varied)))
+
+
+def key(line: str) -> str:
+    """The key of an override as written on a command line."""
+    return line.split("=", 1)[0].lstrip("+~")
+
+
+def slug(text: str) -> str:
+    """Text as a folder name; what a file system or a shell would trip over becomes _."""
+    name = re.sub(r"[^\w.=,+-]+", "_", text) or "defaults"
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    return (
+        f"{name.encode()[: LONGEST_NAME - 9].decode(errors='ignore')}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    )
+
+
+def save(sweep_dir: Path, command: str, varied: Sequence[str], planned: Sequence[Job]) -> None:
+    """Write ``sweep.json``, keeping the jobs that an earlier command planned.
+
+    Raises:
+        ConfigError: if a job of the same name was planned with other overrides.
+    """
+    file = sweep_dir / "sweep.json"
+    earlier: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"varied": [], "jobs": []}
+    known = {job["folder"]: job["overrides"] for job in earlier["jobs"]}
+    for job in planned:
+        if sorted(known.setdefault(job.folder, list(job.overrides))) != sorted(job.overrides):
+            raise ConfigError(
+                f"hydra.sweep.dir={sweep_dir}: its job {job.folder} is {' '.join(known[job.folder])}, "
+                f"not {' '.join(job.overrides)}; name another folder"
+            )
+    content = {
+        "command": command,
+        "varied": list(dict.fromkeys([*earlier["varied"], *varied])),
+        "jobs": [{"folder": folder, "overrides": overrides} for folder, overrides in known.items()],
+    }
+    write_json(file, content)
+
+
+def still_to_do(sweep_dir: Path, batch: Sequence[Sequence[str]], varied: set[str]) -> Iterator[list[str]]:
+    """Of a batch of jobs, those that have not ended; one that was interrupted goes on from its last checkpoint."""
+    for job in batch:
+        folder = sweep_dir / folder_name(job, varied)
+        if status(folder) in ("completed", "diverged"):
+            continue
+        checkpoint = folder / "checkpoints" / "last.ckpt"
+        resumable = status(folder) in ("interrupted", "running") and checkpoint.is_file()
+        yield [*job, *([f"ckpt_path='{checkpoint.absolute()}'"] if resumable else [])]
+
+
+def status(run_dir: Path) -> str | None:
+    """The status in a run folder; None if it has none that can be read."""
+    try:
+        return json.loads((run_dir / "results.json").read_text())["status"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,32 @@
+"""Hydra's grid of all combinations, less the jobs that an earlier command has finished."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+
+from fmnist_lit.sweep import plan
+
+
+@dataclass
+class GridSweeperConf:
+    """The keys of Hydra's basic sweeper."""
+
+    _target_: str = "hydra_plugins.fmnist_lit_sweeper.grid_sweeper.GridSweeper"
+    max_batch_size: int | None = None
+    params: dict[str, str] | None = None
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GridSweeperConf, provider="fmnist_lit")
+
+
+class GridSweeper(BasicSweeper):
+    """Launches what is missing or was interrupted in the sweep folder, and leaves what is finished alone."""
+
+    def get_job_batch(self) -> Sequence[Sequence[str]]:
+        batch = super().get_job_batch()
+        fixed = set(self.config.hydra.job.config.override_dirname.exclude_keys)
+        varied = {plan.key(line) for job in batch for line in job} - fixed
+        return list(plan.still_to_do(Path(self.config.hydra.sweep.dir), batch, varied))
