@@ -102,15 +102,15 @@ class RunCheckpoint(Checkpoint):
             self.generators = None
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
-        if module.epoch_finished:
+        if module.progress.finished:
             return
-        due = self.every_n_steps and module.steps_done % self.every_n_steps == 0
+        due = self.every_n_steps and module.progress.steps % self.every_n_steps == 0
         if due or trainer.should_stop:
             trainer.save_checkpoint(self.last)
         stop_request.raise_if_received()
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        if not module.epoch_finished:  # stopped in the middle of it; the checkpoint to resume from is written
+        if not module.progress.finished:  # stopped in the middle of it; the checkpoint to resume from is written
             return
         accuracy = module.metrics.get("accuracy/val")
         improved = accuracy is not None and accuracy > self.best_metrics.get("accuracy/val", -1.0)

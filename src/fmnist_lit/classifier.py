@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -34,6 +35,30 @@ class Sums:
         """Per-sample accuracy (a fraction) and loss over all ranks."""
         loss, correct, samples = reduce(self.values, reduce_op="sum").tolist()
         return {f"accuracy/{split}": correct / samples, f"loss/{split}": loss / samples}
+
+
+@dataclass
+class EpochProgress:
+    """How far an epoch of training is. Apart from the module, whose attributes are slow to set."""
+
+    sums: Sums
+    batches: int = 0
+    steps: int = 0
+    finished: bool = False
+    learning_rate: float = math.nan  # of the last step
+    l1_penalty: Tensor | float = 0.0  # at the last step
+    start: float = field(default_factory=time.perf_counter)
+
+    def position(self) -> dict[str, Any]:
+        """All that ``go_on_from`` needs, in plain values and tensors."""
+        seconds = time.perf_counter() - self.start
+        return {"batches": self.batches, "steps": self.steps, "sums": self.sums.values, "seconds": seconds}
+
+    def go_on_from(self, position: Mapping[str, Any]) -> None:
+        """Be where an interrupted epoch was."""
+        self.batches, self.steps = position["batches"], position["steps"]
+        self.sums.values.copy_(position["sums"])
+        self.start -= position["seconds"]
 
 
 class Classifier(LightningModule):
@@ -86,8 +111,6 @@ class Classifier(LightningModule):
         self.max_steps = max_steps
         self.watched = watched
         self.metrics: dict[str, float] = {}  # of the last epoch, by TensorBoard tag
-        self.batches_done = self.steps_done = 0  # in this epoch
-        self.epoch_finished = False
         self.resumed: dict[str, Any] | None = None
 
     def forward(self, images: Tensor) -> Tensor:
@@ -102,86 +125,81 @@ class Classifier(LightningModule):
             self.clip_gradients(optimizer, self.gradient_clip_val, "norm")
 
     def on_train_epoch_start(self) -> None:
-        self.train_sums = Sums(self.device)
-        self.l1_penalty = torch.zeros((), device=self.device)
-        self.batches_done = self.steps_done = 0
-        self.epoch_finished = False
-        self.epoch_start = time.perf_counter()
+        self.progress = EpochProgress(Sums(self.device))
         if self.resumed is not None:
-            self.train_sums.values.copy_(self.resumed["sums"])
-            self.batches_done, self.steps_done = self.resumed["batches_done"], self.resumed["steps_done"]
-            self.epoch_start -= self.resumed["seconds"]
+            self.progress.go_on_from(self.resumed)
             self.resumed = None
 
     def position(self) -> dict[str, Any] | None:
         """What a checkpoint in mid-epoch needs to go on from here; None between epochs."""
-        if self.epoch_finished:
-            return None
-        return {
-            "batches_done": self.batches_done,
-            "steps_done": self.steps_done,
-            "sums": self.train_sums.values,
-            "seconds": time.perf_counter() - self.epoch_start,
-        }
+        return None if self.progress.finished else self.progress.position()
 
     def resume(self, position: dict[str, Any] | None) -> None:
         """Go on from ``position`` in the next epoch that starts."""
         self.resumed = position
         if position is not None:
-            self.trainer.datamodule.batches_done = position["batches_done"]
+            self.trainer.datamodule.batches_done = position["batches"]
 
     def training_step(self, chunk: tuple[Tensor, Tensor], chunk_index: int) -> None:
-        images, labels = chunk
-        if not len(labels):  # an interrupted epoch goes on further down
+        images, labels = (rows.split(self.batch_size) for rows in chunk)
+        if not len(labels[0]):  # an interrupted epoch goes on further down
             return
+        progress, last_chunk = self.progress, self.trainer.is_last_batch
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
         step = self.global_step
-        images, labels = images.split(self.batch_size), labels.split(self.batch_size)
-        all_losses, all_logits = [], []
+        losses, logits = [], []
         for index, (x, y) in enumerate(zip(images, labels, strict=True), start=1):
-            logits = self.model(x)
-            loss = self.loss(logits, y)
-            all_logits.append(logits.detach())
-            all_losses.append(loss.detach())
+            outputs = self.model(x)
+            loss = self.loss(outputs, y)
             self.manual_backward(self.objective(loss))
-            self.batches_done += 1
-            self.epoch_finished = self.trainer.is_last_batch and index == len(images)
-            if self.batches_done % self.accumulate_grad_batches == 0 or self.epoch_finished:
-                self.learning_rate = optimizer.param_groups[0]["lr"]
-                optimizer.step()
-                optimizer.zero_grad()
-                torch.clear_autocast_cache()  # it holds copies of the weights before this step
-                if self.scheduler_interval == "step":
-                    scheduler.step()
-                step += 1
-                self.steps_done += 1
-                if step == self.max_steps or stop_request.signum is not None:
-                    self.trainer.should_stop = True
-                    break
-        losses = torch.stack(all_losses)
-        if not (finite := losses.isfinite()).all():
-            batches_after = len(losses) - 1 - int(finite.logical_not().nonzero()[0])
-            raise DivergedError(step - batches_after // self.accumulate_grad_batches)
-        rows = torch.cat(labels[: len(losses)])
-        summed = losses[:-1].sum() * self.batch_size + losses[-1] * len(labels[len(losses) - 1])
-        self.train_sums.add(summed, torch.cat(all_logits), rows)
+            losses.append(loss.detach())
+            logits.append(outputs.detach())
+            progress.batches += 1
+            progress.finished = last_chunk and index == len(labels)
+            if progress.batches % self.accumulate_grad_batches and not progress.finished:
+                continue
+            progress.learning_rate = optimizer.param_groups[0]["lr"]
+            optimizer.step()
+            optimizer.zero_grad()
+            torch.clear_autocast_cache()  # it holds copies of the weights before this step
+            if self.scheduler_interval == "step":
+                scheduler.step()
+            progress.steps += 1
+            step += 1
+            if step == self.max_steps or stop_request.signum is not None:
+                self.trainer.should_stop = True
+                break
+        self.record(torch.stack(losses), torch.cat(logits), labels[: len(losses)], step)
+
+    def record(self, losses: Tensor, logits: Tensor, labels: Sequence[Tensor], step: int) -> None:
+        """Add the batches of a chunk to the epoch's sums.
+
+        Raises:
+            DivergedError: if a loss is not finite; the chunk ended at optimiser step ``step``.
+        """
+        finite = losses.isfinite()
+        if not finite.all():  # the one time in a chunk that the host waits for the device
+            batches_since = len(losses) - 1 - int(finite.logical_not().nonzero()[0])
+            raise DivergedError(step - batches_since // self.accumulate_grad_batches)
+        summed = losses[:-1].sum() * self.batch_size + losses[-1] * len(labels[-1])
+        self.progress.sums.add(summed, logits, torch.cat(labels))
         self.log("loss", losses.mean(), prog_bar=True, logger=False)
 
     def objective(self, loss: Tensor) -> Tensor:
         """What is minimised: the loss plus the L1 penalty, over the batches that share a step."""
         if self.l1:
             penalty = self.l1 * l1_penalty(self.model.parameters())
-            self.l1_penalty = penalty.detach()
+            self.progress.l1_penalty = penalty.detach()
             loss = loss + penalty
         return loss if self.accumulate_grad_batches == 1 else loss / self.accumulate_grad_batches
 
     def on_train_epoch_end(self) -> None:
-        train = self.train_sums.averages("train", self.trainer.strategy.reduce)
+        train = self.progress.sums.averages("train", self.trainer.strategy.reduce)
         evaluated = {key: value for key, value in self.metrics.items() if key.endswith(("/val", "/test"))}
-        self.metrics = {**train, **evaluated, "lr": self.learning_rate}
+        self.metrics = {**train, **evaluated, "lr": self.progress.learning_rate}
         if self.l1:
-            self.metrics["regularization/l1"] = float(self.l1_penalty)
-        self.metrics["seconds"] = time.perf_counter() - self.epoch_start
+            self.metrics["regularization/l1"] = float(self.progress.l1_penalty)
+        self.metrics["seconds"] = time.perf_counter() - self.progress.start
         if self.scheduler_interval == "epoch":
             scheduler = self.lr_schedulers()
             if isinstance(scheduler, ReduceLROnPlateau):

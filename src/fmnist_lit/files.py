@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,11 +32,20 @@ def link_durably(source: Path, target: Path) -> None:
     """Make ``target`` the same file as ``source``. Safe because neither is ever written in place."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
-    os.link(source, temporary)
+    try:
+        os.link(source, temporary)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, temporary)
     os.replace(temporary, target)
     # POSIX: renaming one hard link of a file onto another does nothing and leaves both
     temporary.unlink(missing_ok=True)
     sync_folder(target.parent)
+
+
+def remove_orphans(folder: Path) -> None:
+    """Delete what a process that was killed in ``write_durably`` left in a folder that nobody else writes to."""
+    for orphan in folder.glob(".*.tmp"):
+        orphan.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from fmnist_lit import config
-from fmnist_lit.files import write_json
+from fmnist_lit.files import remove_orphans, write_json
 from fmnist_lit.signals import InterruptedRunError, stop_request
 from fmnist_lit.status import DivergedError
 
@@ -34,6 +34,8 @@ def run(cfg: DictConfig) -> float:
     results["started"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     with stop_request.listening():
         try:
+            for folder in (run_dir, run_dir / "checkpoints"):
+                remove_orphans(folder)
             write_json(run_dir / "results.json", results)
             config.check(cfg)  # again: what could not be resolved before there was a run folder is known now
             from fmnist_lit.train import train
