@@ -25,11 +25,18 @@ class Sums:
         dtype = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
         self.values = torch.zeros(3, dtype=dtype, device=device)  # loss, correct, samples
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Add samples whose losses sum to ``loss``."""
-        self.values[0] += loss
-        self.values[1] += (logits.argmax(dim=1) == labels).sum()
-        self.values[2] += len(labels)
+    def add(self, losses: Tensor, logits: Tensor, labels: Sequence[Tensor]) -> None:
+        """Add batches: the mean loss of each (B,), the logits of all (N, C), the labels of each.
+
+        One after another, so that it does not change the last digit how many are added at a time.
+        """
+        summed = losses.to(self.values.dtype)
+        summed[:-1] *= len(labels[0])
+        summed[-1] *= len(labels[-1])
+        self.values[0] = torch.cat([self.values[:1], summed]).cumsum(0)[-1]
+        rows = torch.cat(labels)
+        self.values[1] += (logits.argmax(dim=1) == rows).sum()
+        self.values[2] += len(rows)
 
     def averages(self, split: str, reduce: Callable[..., Any]) -> dict[str, float]:
         """Per-sample accuracy (a fraction) and loss over all ranks."""
@@ -181,8 +188,7 @@ class Classifier(LightningModule):
         if not finite.all():  # the one time in a chunk that the host waits for the device
             batches_since = len(losses) - 1 - int(finite.logical_not().nonzero()[0])
             raise DivergedError(step - batches_since // self.accumulate_grad_batches)
-        summed = losses[:-1].sum() * self.batch_size + losses[-1] * len(labels[-1])
-        self.progress.sums.add(summed, logits, torch.cat(labels))
+        self.progress.sums.add(losses, logits, labels)
         self.log("loss", losses.mean(), prog_bar=True, logger=False)
 
     def objective(self, loss: Tensor) -> Tensor:
@@ -227,7 +233,7 @@ class Classifier(LightningModule):
         images, labels = batch
         if len(labels):
             logits = self.model(images)
-            sums.add(self.loss(logits, labels) * len(labels), logits, labels)
+            sums.add(self.loss(logits, labels).unsqueeze(0), logits, [labels])
 
     def on_validation_epoch_end(self) -> None:
         for split, sums in self.evaluation_sums.items():
