@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
 
 class ConfigError(ValueError):
@@ -134,11 +134,18 @@ TRUSTED_HYDRA_TARGETS = re.compile(
 TRUSTED_LOGGING_CLASSES = re.compile(r"fmnist_lit\.console\.ConsoleHandler|(logging|logging\.handlers|colorlog)\.\w+")
 DEEPEST = 40  # levels; deeper is a configuration that refers to itself
 
+GROUPS = ("data", "model", "loss", "optimizer", "scheduler", "trainer", "logger", "callbacks")
 TOP_LEVEL_KEYS = {
-    *("data", "model", "loss", "optimizer", "scheduler", "trainer", "logger", "callbacks", "regularization", "hydra"),
+    *(*GROUPS, "regularization", "hydra"),
     *("seed", "num_threads", "ckpt_path", "evaluate_each_epoch", "run_dir", "total_steps"),
 }
 CLOSED_GROUPS = ("data", "model", "regularization")  # whose every key is in RULES
+REQUIRED_KEYS = {
+    *(TOP_LEVEL_KEYS - {"hydra"}),
+    *(key for key in RULES if key.split(".")[0] in (*CLOSED_GROUPS, "trainer")),
+    *(f"{group}._target_" for group in ("data", "model", "loss", "optimizer", "scheduler")),
+    "scheduler.interval",
+}
 
 
 def check(cfg: DictConfig) -> None:
@@ -147,35 +154,60 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ConfigError: at the first thing that is not allowed.
     """
+    missing = set(REQUIRED_KEYS)
     for path, value in walk(cfg):
         check_trust(path, value)
         key = ".".join(path)
-        if path[0] not in TOP_LEVEL_KEYS or (
-            len(path) == 2 and path[0] in CLOSED_GROUPS and key not in RULES and path[1] != "_target_"
-        ):
-            raise ConfigError(unknown_key(key, RULES))
-        if path[0] == "hydra" or isinstance(value, DictConfig):
-            continue
-        if isinstance(value, ListConfig):
-            value = OmegaConf.to_container(value, resolve=True)
-        rule = RULES.get(key)
-        if rule is None and isinstance(value, float):
-            rule = FINITE
-        if rule is not None and not rule.check(value):
-            raise ConfigError(f"{key}={value}: must be {rule.allowed}")
+        missing.discard(key)
+        if path[0] != "hydra":
+            check_value(key, path, value)
+    if missing:
+        raise ConfigError(f"{min(missing)}: missing, nothing runs without it")
     check_combinations(cfg)
 
 
+def check_value(key: str, path: tuple[str, ...], value: Any) -> None:
+    """Refuse a key that nobody reads, and a value of the wrong type or out of range."""
+    unread = path[0] in CLOSED_GROUPS and len(path) == 2 and key not in RULES and path[1] != "_target_"
+    if path[0] not in TOP_LEVEL_KEYS or unread:
+        raise ConfigError(unknown_key(key, RULES))
+    if key in GROUPS and not isinstance(value, DictConfig):
+        raise ConfigError(f"{key}={show(value)}: must be the name of a file in conf/{key}")
+    if path[0] in ("callbacks", "logger") and len(path) == 2 and not isinstance(value, DictConfig):
+        raise ConfigError(f"{key}={show(value)}: must have a _target_; ~{key} leaves it out")
+    plain = OmegaConf.to_container(value, resolve=True) if isinstance(value, ListConfig) else value
+    rule = RULES.get(key, FINITE if isinstance(plain, float) else None)
+    if rule is not None and not rule.check(plain):
+        raise ConfigError(f"{key}={show(plain)}: must be {rule.allowed}")
+
+
+def show(value: Any) -> str:
+    """A value as a person would type it."""
+    return {"True": "true", "False": "false", "None": "null"}.get(str(value), str(value))
+
+
 def walk(node: DictConfig | ListConfig, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every path in the tree with its value; an interpolation that cannot be resolved yet gives its text."""
+    """Every path in the tree with its value; an interpolation that waits for Hydra to run gives its text.
+
+    Raises:
+        ConfigError: if an interpolation can never be resolved, or the tree contains itself.
+    """
     if len(path) > DEEPEST:
         raise ConfigError(f"{'.'.join(path[:3])}…: nested more than {DEEPEST} levels deep")
-    for key in node if isinstance(node, DictConfig) else range(len(node)):
+    keys = sorted(node, key=lambda key: key == "hydra") if isinstance(node, DictConfig) else range(len(node))
+    for key in keys:  # Hydra's own last: its folder names repeat what is wrong elsewhere
         here = (*path, str(key))
         try:
             value = node[key]
-        except OmegaConfBaseException:
+        except (InterpolationToMissingValueError, MissingMandatoryValue):
             value = OmegaConf.to_container(node, resolve=False)[key]
+        except OmegaConfBaseException as error:
+            value = OmegaConf.to_container(node, resolve=False)[key]
+            if "HydraConfig was not set" not in str(error):
+                reason = str(error).splitlines()[0]
+                raise ConfigError(f"{'.'.join(here)}={value}: cannot be resolved: {reason}") from error
+        if isinstance(value, dict | list):  # what a resolver such as oc.decode makes
+            value = OmegaConf.create(value)
         yield here, value
         if isinstance(value, DictConfig | ListConfig):
             yield from walk(value, here)

@@ -14,7 +14,7 @@ from pathlib import Path
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -48,6 +48,11 @@ def launch(arguments: Sequence[str]) -> int:
         The exit code: 0 completed, 1 failed or diverged, 2 a bad configuration.
     """
     args = get_args_parser().parse_args(list(arguments))
+    try:
+        check_sources(args)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)
     if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
         main()
@@ -82,14 +87,24 @@ class Start:
     complete: bool = False  # resuming a run that has nothing left to do
 
 
+def check_sources(args: argparse.Namespace) -> None:
+    """Refuse to read configurations from where reading them could run code."""
+    if args.experimental_rerun:
+        raise ConfigError("--experimental-rerun: not supported, it would load a pickle; give the overrides instead")
+    for flag, value in (("--config-path", args.config_path), ("--config-name", args.config_name)):
+        if value is not None:
+            raise ConfigError(f"{flag}={value}: not supported; add a folder of configurations with --config-dir")
+    for override in parse(args.overrides):
+        if override.key_or_group == "hydra.searchpath" and "pkg:" in str(override.input_line):
+            raise ConfigError(f"{override.input_line}: must be folders; a package would be imported")
+
+
 def prepare(args: argparse.Namespace) -> Start:
     """Check every configuration that the command line would run, then make its folder.
 
     Raises:
         ConfigError: if anything is not allowed; no folder is left behind.
     """
-    if args.experimental_rerun:
-        raise ConfigError("--experimental-rerun: not supported, it would load a pickle; give the overrides instead")
     with composer(args) as compose:
         given = parse(args.overrides)
         cfg = compose(first_values(given))
@@ -171,17 +186,15 @@ def make_folder(key: str, draw: Callable[[], Path], named: bool) -> Path:
 @contextlib.contextmanager
 def composer(args: argparse.Namespace) -> Iterator[Compose]:
     """Compose configurations as Hydra itself will for this command line, running nothing."""
-    name = args.config_name or "config"
     extra = [f"hydra.searchpath=[{quoted(Path(args.config_dir).absolute())}]"] if args.config_dir else []
 
     def compose(overrides: Sequence[str]) -> DictConfig:
         try:
-            return hydra.compose(name, [*extra, *overrides], return_hydra_config=True)
+            return hydra.compose("config", [*extra, *overrides], return_hydra_config=True)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise ConfigError(explain(error)) from error
 
-    folder = Path(args.config_path).absolute() if args.config_path else CONF
-    with hydra.initialize_config_dir(str(folder), version_base="1.3"):
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         yield compose
 
 
@@ -202,10 +215,19 @@ def explain(error: Exception) -> str:
 
 def parse(overrides: Sequence[str]) -> list[Override]:
     """Hydra's overrides from the words of a command line."""
-    try:
-        return OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise ConfigError(f"{' '.join(overrides)}: not what Hydra understands; write key=value") from error
+    parsed = []
+    for word in overrides:
+        try:
+            override = OverridesParser.create().parse_override(word)
+        except HydraException as error:
+            raise ConfigError(f"{word}: not what Hydra understands; write key=value") from error
+        if not override.key_or_group:
+            raise ConfigError(f"{word}: has no key; write key=value")
+        named = isinstance(override.value(), str | QuotedString | list) or override.is_sweep_override()
+        if override.key_or_group in config.GROUPS and not (named or override.is_delete()):
+            raise ConfigError(f"{word}: must be the name of a file in conf/{override.key_or_group}")
+        parsed.append(override)
+    return parsed
 
 
 def first_values(overrides: Sequence[Override]) -> list[str]:

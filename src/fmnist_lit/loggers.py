@@ -73,11 +73,18 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
     def __init__(self, run_dir: str | Path) -> None:
         super().__init__(save_dir=run_dir, name="", version="", default_hp_metric=False)
+        self.earlier_events_void = False
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        if self._experiment is None and any(Path(self.log_dir).glob("events.out.tfevents.*")):
-            self._kwargs["purge_step"] = step
+        if not self.earlier_events_void and len(list(Path(self.log_dir).glob("events.out.tfevents.*"))) > 1:
+            from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+            # what SummaryWriter(purge_step=…) does; but Lightning makes the writer before the step is known
+            restart = SessionLog(status=SessionLog.START)
+            self.experiment.file_writer.add_event(Event(step=step, file_version="brain.Event:2"))
+            self.experiment.file_writer.add_event(Event(step=step, session_log=restart))
+        self.earlier_events_void = True
         super().log_metrics(metrics, step)
         self.experiment.flush()
 

@@ -1,0 +1,131 @@
+import csv
+import re
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
+
+from fmnist_lit.loggers import ConsoleLogger, CSVLogger
+from fmnist_lit.train import train
+
+HEADER = "epoch,train_accuracy,train_loss,val_accuracy,val_loss,lr,seconds"
+
+
+def figures(epoch: int, **more: float) -> dict[str, float]:
+    common = {"accuracy/train": 0.5, "loss/train": 1.5, "accuracy/val": 0.25, "loss/val": 2.0, "lr": 0.1}
+    return {**common, "seconds": epoch + 0.12345, **more}
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_metrics_csv_has_a_row_an_epoch(configure, tmp_path):
+    train(configure("trainer.max_epochs=3"))
+    lines = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    assert lines[0] == HEADER
+    assert [row["epoch"] for row in read(tmp_path / "run" / "metrics.csv")] == ["1", "2", "3"]
+
+
+def test_metrics_csv_holds_what_it_was_given(tmp_path):
+    CSVLogger(tmp_path).log_metrics(figures(1), step=1)
+    assert (tmp_path / "metrics.csv").read_text() == f"{HEADER}\n1,0.5,1.5,0.25,2.0,0.1,1.123\n"
+
+
+def test_metrics_csv_names_the_test_set_where_it_is_shown_each_epoch(configure, tmp_path):
+    train(configure("experiment=tutorial", "data.val_size=0"))
+    row = read(tmp_path / "run" / "metrics.csv")[0]
+    assert 0 <= float(row["test_accuracy"]) <= 1
+    assert float(row["test_loss"]) > 0
+    assert row.get("val_accuracy", "") == ""
+
+
+def test_row_replaces_those_of_its_own_and_later_epochs(tmp_path):
+    logger = CSVLogger(tmp_path)
+    for epoch in (1, 2, 3):
+        logger.log_metrics(figures(epoch), step=epoch)
+    CSVLogger(tmp_path).log_metrics(figures(2, **{"loss/train": 9.0}), step=2)
+    assert [(row["epoch"], row["train_loss"]) for row in read(tmp_path / "metrics.csv")] == [("1", "1.5"), ("2", "9.0")]
+
+
+def test_result_of_the_test_makes_no_row(tmp_path):
+    CSVLogger(tmp_path).log_metrics({"accuracy/test": 0.5, "loss/test": 1.0}, step=3)
+    assert not (tmp_path / "metrics.csv").exists()
+
+
+def test_console_has_a_line_an_epoch_in_percent(caplog):
+    caplog.set_level("INFO")
+    ConsoleLogger(max_epochs=10).log_metrics(figures(3), step=3)
+    assert re.match(
+        r"epoch +3/10 \| train 50\.00 % loss 1\.5000 \| val 25\.00 % loss 2\.0000 \| lr 0\.1", caplog.messages[0]
+    )
+
+
+@pytest.fixture
+def events(configure, tmp_path):
+    """What TensorBoard would read after a run."""
+
+    def run(*overrides: str) -> EventAccumulator:
+        train(configure("logger=default", "data.batch_size=32", *overrides))
+        accumulator = EventAccumulator(str(tmp_path / "run"))
+        accumulator.Reload()
+        return accumulator
+
+    return run
+
+
+def points(accumulator: EventAccumulator, tag: str) -> list[tuple[int, float]]:
+    return [(event.step, event.value) for event in accumulator.Scalars(tag)]
+
+
+def test_tensorboard_has_the_tags_of_the_contract_with_epochs_as_steps(events):
+    accumulator = events("trainer.max_epochs=3")
+    for tag in ("accuracy/train", "accuracy/val", "loss/train", "loss/val", "lr"):
+        assert [step for step, _ in points(accumulator, tag)] == [1, 2, 3]
+    for tag in ("accuracy/test", "loss/test"):
+        assert len(points(accumulator, tag)) == 1
+
+
+def test_tensorboard_and_metrics_csv_agree(events, tmp_path):
+    accumulator = events()
+    rows = read(tmp_path / "run" / "metrics.csv")
+    for tag, column in (("accuracy/val", "val_accuracy"), ("loss/train", "train_loss"), ("lr", "lr")):
+        assert [value for _, value in points(accumulator, tag)] == pytest.approx([float(row[column]) for row in rows])
+
+
+def test_tensorboard_shows_the_test_set_each_epoch_in_the_tutorial(events):
+    accumulator = events("experiment=tutorial", "data.val_size=0")
+    assert [step for step, _ in points(accumulator, "accuracy/test")] == [1, 2]
+    assert "accuracy/val" not in accumulator.Tags()["scalars"]
+
+
+def test_tensorboard_has_the_hyper_parameters_beside_the_accuracies(events):
+    accumulator = events("optimizer.lr=0.25")
+    plugin = accumulator.summary_metadata
+    content = {
+        tag: plugin_data_pb2.HParamsPluginData.FromString(metadata.plugin_data.content)
+        for tag, metadata in plugin.items()
+        if metadata.plugin_data.plugin_name == "hparams"
+    }
+    experiment = content["_hparams_/experiment"].experiment
+    assert {metric.name.tag for metric in experiment.metric_infos} == {"accuracy/val", "accuracy/test"}
+    started = content["_hparams_/session_start_info"].session_start_info.hparams
+    assert started["optimizer.lr"].number_value == 0.25
+    assert started["data.batch_size"].number_value == 32
+    assert "hp_metric" not in accumulator.Tags()["scalars"]
+
+
+def test_tensorboard_has_no_point_double_after_resuming(events, tmp_path):
+    events("trainer.max_epochs=3", "trainer.max_steps=11")
+    accumulator = events("trainer.max_epochs=3", f"ckpt_path='{tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}'")
+    assert [step for step, _ in points(accumulator, "loss/train")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("logger", ["csv", "tensorboard", "console", "default"])
+def test_each_logger_alone_trains(configure, tmp_path, logger):
+    train(configure(f"logger={logger}"))
+    files = {file.name.split(".")[0] for file in (tmp_path / "run").iterdir() if file.is_file()}
+    expected = {"csv": {"metrics"}, "tensorboard": {"events"}, "console": set(), "default": {"metrics", "events"}}
+    assert files == expected[logger]
