@@ -50,7 +50,7 @@ WRONG_VALUES = [
     ("optimizer.lr=[0.1]", "0.1", "> 0"),
     ("optimizer.lr={a:1}", "a", "> 0"),
     ("optimizer.lr='0.1'", "0.1", "number"),
-    ("optimizer.lr=${nope}", "nope", "> 0"),
+    ("optimizer.lr=${nope}", "nope", "cannot be resolved"),
     ("optimizer.momentum=1", "1", "< 1"),
     ("optimizer.weight_decay=-0.1", "-0.1", ">= 0"),
     ("data.batch_size=0", "0", "whole number from 1"),
