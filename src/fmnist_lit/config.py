@@ -91,6 +91,7 @@ RULES = {
     "optimizer.alpha": FRACTION,
     "optimizer.lr_decay": NOT_NEGATIVE,
     "optimizer.nesterov": BOOLEAN,
+    "optimizer.fused": BOOLEAN | NULL,
     "scheduler.interval": one_of("step", "epoch"),
     "scheduler.step_size": integer(1),
     "scheduler.gamma": POSITIVE,

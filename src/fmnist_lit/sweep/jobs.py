@@ -1,0 +1,136 @@
+"""One job of a sweep, as its folder tells it; damaged and missing files are told, not raised."""
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fmnist_lit.sweep.values import UNKNOWN, is_number, one_line, select, setting
+
+STATUSES = ("completed", "diverged", "failed", "interrupted", "running", "not started")  # the order of rows
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One run of a sweep, started or not.
+
+    Attributes:
+        run_dir: its folder, which need not exist.
+        folder: that folder as seen from the (first) sweep's.
+        overrides: its command line; None if nothing on disk tells it.
+        sweep_command: the command line of the sweep it is from; empty if unknown.
+        status: one of STATUSES.
+        reason: why it is not completed or not ranked, or which of its files is damaged; empty if all is well.
+        results: what results.json says.
+        curve: validation accuracy by epoch (from 1), a fraction.
+    """
+
+    run_dir: Path
+    folder: str
+    overrides: tuple[str, ...] | None
+    sweep_command: str
+    status: str
+    reason: str
+    results: Mapping[str, Any]
+    curve: Mapping[int, float]
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What its command line sets, by key, less Hydra's own and what only resumes it."""
+        return dict(filter(None, map(setting, self.overrides or ())))
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """Its composed configuration; empty if it cannot be read."""
+        return read_yaml(self.run_dir / ".hydra" / "config.yaml", {})
+
+    def value(self, key: str) -> Any:
+        """What it ran with: what its command line sets, else what its configuration says, else UNKNOWN."""
+        if key in self.settings:
+            return self.settings[key]
+        value = select(self.config, key.split("."))
+        if isinstance(value, Mapping):  # a group: Hydra remembers which option it is
+            hydra = read_yaml(self.run_dir / ".hydra" / "hydra.yaml", {})
+            value = select(hydra, ["hydra", "runtime", "choices", key])
+        return value
+
+    def because(self, reason: str) -> "Job":
+        """The same with one more reason."""
+        return replace(self, reason="; ".join(filter(None, [reason, self.reason])))
+
+    def figure(self, name: str) -> float | None:
+        """A finite number of results.json."""
+        value = self.results.get(name)
+        return value if is_number(value) else None
+
+
+def read_job(run_dir: Path, folder: str, overrides: tuple[str, ...] | None, sweep_command: str, live: bool) -> Job:
+    """A job as it is on disk."""
+    curve, damage = read_curve(run_dir / "metrics.csv")
+    status, reason, results = read_results(run_dir, live, epoch=max(curve, default=0))
+    reasons = [reason]
+    if overrides is None:
+        lines = read_yaml(run_dir / ".hydra" / "overrides.yaml", None)
+        overrides = tuple(map(str, lines)) if isinstance(lines, list) else None
+    if overrides is None:
+        reasons.append("not ranked: .hydra/overrides.yaml is missing or damaged, what it ran is unknown")
+    if status == "completed" or "damaged" in damage:  # a run that ended in its first epoch has no curve yet
+        reasons.append(damage)
+    return Job(run_dir, folder, overrides, sweep_command, status, "; ".join(filter(None, reasons)), results, curve)
+
+
+def read_results(run_dir: Path, live: bool, epoch: int) -> tuple[str, str, dict[str, Any]]:
+    """A job's status, the reason for it, and what else ``results.json`` says."""
+    if not run_dir.is_dir():
+        return "not started", "", {}
+    try:
+        results = json.loads((run_dir / "results.json").read_bytes())
+        status = str(results["status"])
+    except FileNotFoundError:
+        return ("running", "has just started", {}) if live else ("interrupted", "ended without results.json", {})
+    except (OSError, ValueError, LookupError, TypeError):
+        return "interrupted", "results.json is damaged", {}
+    if status == "running":
+        return ("running", f"after epoch {epoch}", results) if live else ("interrupted", "was killed", results)
+    reasons = {
+        "completed": "" if is_number(results.get("val_accuracy")) else "not ranked: no validation accuracy",
+        "diverged": f"the loss is not finite at step {results.get('diverged_step', 'unknown')}",
+        "failed": results.get("error", "unknown error"),
+        "interrupted": f"by {results.get('signal', 'an unknown signal')}",
+    }
+    if status not in reasons:
+        return "interrupted", "results.json is damaged: unknown status", {}
+    return status, one_line(reasons[status]), results
+
+
+def read_curve(file: Path) -> tuple[dict[int, float], str]:
+    """Validation accuracy by epoch from ``metrics.csv``, as far as it can be read, and what is wrong with the file."""
+    curve: dict[int, float] = {}
+    try:
+        with open(file, newline="") as lines:
+            rows = csv.DictReader(lines)
+            for row in rows:
+                if row.get("val_accuracy") and None not in row.values():
+                    curve[int(row["epoch"])] = float(row["val_accuracy"])
+                elif None in row.values():
+                    return curve, "metrics.csv is damaged"
+            return curve, "" if rows.fieldnames else "metrics.csv is empty"
+    except FileNotFoundError:
+        return curve, "metrics.csv is missing"
+    except (OSError, ValueError, LookupError, csv.Error):
+        return curve, "metrics.csv is damaged"
+
+
+def read_yaml(file: Path, default: Any) -> Any:
+    """A YAML file's content; ``default`` if it is missing, damaged or empty."""
+    # libyaml where PyYAML has it: ten times as fast
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        return yaml.load(file.read_bytes(), loader) or default
+    except (OSError, ValueError, yaml.YAMLError):
+        return default

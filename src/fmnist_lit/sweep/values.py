@@ -1,0 +1,66 @@
+"""What overrides set: their values parsed, compared and shown."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+SEED = "seed"
+UNKNOWN = object()  # the value of a key that a job does not have or does not tell; null is a value
+PARSER = OverridesParser.create()
+
+
+@cache
+def setting(override: str) -> tuple[str, Any] | None:
+    """The key and the value of an override; None for Hydra's own and for what only resumes a run."""
+    try:
+        parsed = PARSER.parse_override(override)
+    except (HydraException, RecursionError):
+        key, _, value = override.partition("=")
+        return key, value
+    if parsed.is_hydra_override() or parsed.key_or_group == "ckpt_path":
+        return None
+    return parsed.key_or_group, override.partition("=")[2] if parsed.is_sweep_override() else parsed.value()
+
+
+def select(tree: Any, path: Sequence[str]) -> Any:
+    """The node of nested mappings at a path; UNKNOWN if there is none."""
+    for name in path:
+        if not isinstance(tree, Mapping) or name not in tree:
+            return UNKNOWN
+        tree = tree[name]
+    return tree
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number; a truth value is none."""
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def identity(value: Any) -> Any:
+    """Something hashable that equal values share: 1 and 1.0, but not 1 and true."""
+    return float(value) if is_number(value) else show(value)
+
+
+def distinct(values: Iterable[Any]) -> list[Any]:
+    """Different known values: sorted if they are numbers, otherwise in order."""
+    found = list({identity(value): value for value in values if value is not UNKNOWN}.values())
+    return sorted(found) if all(map(is_number, found)) else found
+
+
+def show(value: Any) -> str:
+    """A value as people write it on the command line, in one line."""
+    if value is UNKNOWN:
+        return ""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return f"{value:.6g}" if isinstance(value, float) else one_line(value)
+
+
+def one_line(value: Any) -> str:
+    """Text without line breaks or runs of blanks."""
+    return " ".join(str(value).split())

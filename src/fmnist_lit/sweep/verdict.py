@@ -1,0 +1,165 @@
+"""What a sweep says: the best configuration, the command that reruns it, and how far to trust it."""
+
+import math
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fmnist_lit.config import DATASETS
+from fmnist_lit.sweep.jobs import STATUSES
+from fmnist_lit.sweep.table import Group, Table
+from fmnist_lit.sweep.values import SEED, UNKNOWN, identity, is_number, select, setting, show
+
+VAL_SIZE = 5000  # of the default configuration, for a run that does not tell its own
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer, in plain text.
+
+    Attributes:
+        headline: the best configuration and its figures, or why there is none.
+        command: reruns the best configuration, all its seeds; None if there is none.
+        warnings: reasons not to trust the headline as it stands, the gravest first.
+    """
+
+    headline: str
+    command: str | None
+    warnings: tuple[str, ...]
+
+
+def judge(table: Table) -> Verdict:
+    """The verdict on a sweep."""
+    warnings = [*table.problems, *data_warnings(table), *status_warnings(table)]
+    if len(table.datasets) > 1:
+        return Verdict("No ranking: the jobs ran on different data sets, whose figures do not compare.", None, warnings)
+    if not table.ranked:
+        return Verdict("No job has completed with a validation accuracy so far.", None, tuple(warnings))
+    best = table.ranked[0]
+    warnings += [*seed_warnings(best), *edge_warnings(table), *noise_warnings(table)]
+    name = describe(best.settings) or "The one configuration"
+    test = percent(best.mean("test_accuracy"), best.std("test_accuracy"))
+    seeds = f" (mean ± standard deviation of {best.n} seeds)" if best.n > 1 else ""
+    headline = f"{name}: {percent(best.mean('val_accuracy'), best.std('val_accuracy'))} validation accuracy"
+    headline += f", {test} test accuracy" if test else ""
+    return Verdict(f"{headline}{seeds}.", rerun(best), tuple(warnings))
+
+
+def rerun(group: Group) -> str:
+    """The command line, quoted for a POSIX shell, that runs a configuration again: all the seeds that count."""
+    job = group.counted[0]
+    overrides = [line for line in job.overrides if setting(line) is not None]
+    if group.n > 1:
+        seeds = [show(other.settings.get(SEED, other.results.get(SEED))) for other in group.counted]
+        overrides = [line for line in overrides if setting(line)[0] != SEED] + [f"{SEED}={','.join(seeds)}"]
+    elif job.settings.get("study") is not None:
+        overrides.append("hydra.mode=RUN")  # a study would make it a sweep
+    multirun = ["-m"] if group.n > 1 else []
+    return shlex.join(["python", "-m", "fmnist_lit", *config_flags(job.sweep_command), *multirun, *overrides])
+
+
+def config_flags(command: str) -> list[str]:
+    """The options of a command line that say where the configuration is."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return []
+    flags = []
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if match := re.fullmatch(r"(--config-(?:dir|name|path)|-c[dnp])(=.*)?", word):
+            flags += [word] if match[2] else [word, following]
+    return flags
+
+
+def data_warnings(table: Table) -> Iterator[str]:
+    """Figures that are of something else than a reader may think."""
+    if len(table.datasets) > 1:
+        counts = ", ".join(
+            f"{sum(job.results.get('dataset') == name for job in table.jobs)} on {DATASETS.get(name, name)}"
+            for name in table.datasets
+        )
+        yield f"Data sets are mixed: {counts}. Sweep each by itself."
+    elif "synthetic" in table.datasets:
+        yield f"All figures are from the {DATASETS['synthetic']}; they say nothing about Fashion-MNIST."
+
+
+def status_warnings(table: Table) -> Iterator[str]:
+    """Jobs that are missing from the ranking."""
+    counts = {status: sum(job.status == status for job in table.jobs) for status in STATUSES}
+    missing = [f"{counts[status]} {status}" for status in STATUSES[2:] if counts[status]]
+    if missing:
+        yield f"The sweep is not complete: {', '.join(missing)} of {len(table.jobs)} jobs. The best may change."
+    if diverged := [job for job in table.unranked if job.status == "diverged"]:
+        keys = [key for key in table.varied if key != SEED]
+        names = dict.fromkeys(describe({key: job.value(key) for key in keys}) or job.folder for job in diverged)
+        shown = "; ".join([*list(names)[:3], *([f"{len(names) - 3} more"] if len(names) > 3 else [])])
+        yield f"{len(diverged)} of {len(table.jobs)} jobs diverged: {shown}."
+
+
+def seed_warnings(best: Group) -> Iterator[str]:
+    """Seeds of the best configuration that its mean leaves out."""
+    for status in ("diverged", "failed"):
+        if count := sum(job.status == status for job in best.jobs):
+            yield f"Of the best configuration's {len(best.jobs)} jobs, {count} {status}: its mean leaves them out."
+
+
+def edge_warnings(table: Table) -> Iterator[str]:
+    """Numbers whose best value is the lowest or the highest that was tried."""
+    best = table.ranked[0]
+    for key in table.numbers:
+        # other optimisers or losses may have ranges of their own
+        peers = [
+            group
+            for group in table.groups
+            if all(identity(group.settings[other]) == identity(best.settings[other]) for other in table.categories)
+            and any(job.status in ("completed", "diverged") for job in group.jobs)
+        ]
+        tried = sorted({value for group in peers if is_number(value := group.settings[key])})
+        value = best.settings[key]
+        if len(tried) < 2 or value not in (tried[0], tried[-1]) or value == 0:
+            continue  # below 0 there is nothing to try
+        side, way = ("lowest", "down") if value == tried[0] else ("highest", "up")
+        yield f"{key}={show(value)} is the {side} value that was tried: widen the range {way}wards."
+
+
+def noise_warnings(table: Table) -> Iterator[str]:
+    """Configurations that chance alone could have put behind the best."""
+    best, *others = table.ranked
+    close = []
+    for other in others:
+        behind = best.mean("val_accuracy") - other.mean("val_accuracy")
+        error, source = standard_error(best, other)
+        if behind <= error:
+            close.append((other, behind, error, source))
+    if close:
+        other, behind, error, source = close[0]
+        more = f" {len(close) - 1} more are as close." if len(close) > 1 else ""
+        yield (
+            f"Within noise: {describe(other.settings)} is {100 * behind:.2f} points behind, and the standard error of "
+            f"that difference is {100 * error:.2f} points ({source}).{more}"
+        )
+
+
+def standard_error(a: Group, b: Group) -> tuple[float, str]:
+    """The standard error of the difference of two validation accuracies, and what it is estimated from."""
+    if a.n > 1 and b.n > 1:
+        return math.sqrt(sum(group.std("val_accuracy") ** 2 / group.n for group in (a, b))), "from the seeds"
+    val_size = select(a.counted[0].config, ["data", "val_size"])
+    val_size = val_size if is_number(val_size) and val_size > 0 else VAL_SIZE
+    shares = [group.mean("val_accuracy") for group in (a, b)]
+    error = math.sqrt(sum(share * (1 - share) for share in shares) / val_size)
+    return error, f"one seed, {val_size} validation images"
+
+
+def describe(settings: Mapping[str, Any]) -> str:
+    """Settings in words; nothing for none."""
+    return ", ".join(f"{key}={show(value)}" for key, value in settings.items() if value is not UNKNOWN)
+
+
+def percent(mean: float | None, std: float | None = None) -> str:
+    """A fraction as a percentage, with its spread."""
+    if mean is None:
+        return ""
+    return f"{100 * mean:.2f} %" if std is None else f"{100 * mean:.2f} ± {100 * std:.2f} %"
