@@ -32,14 +32,18 @@ SMALL = (
     "num_threads=1",
 )
 QUIET = ("logger=csv", "~callbacks.progress_bar")  # what an in-process run needs least
+REAL_DATA = os.environ.get("FMNIST_DATA_DIR")
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread() -> Iterator[None]:
-    """Two threads give other bits than one, and cost more than they gain at this size."""
+def same_everywhere() -> Iterator[None]:
+    """One thread, because two give other bits and cost more than they gain at this size; no data from outside."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv("FMNIST_DATA_DIR", raising=False)
+        environment.delenv("HYDRA_FULL_ERROR", raising=False)
+        yield
     torch.set_num_threads(before)
 
 
@@ -129,7 +133,6 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 @pytest.fixture
 def real_data() -> str:
     """The folder of the real Fashion-MNIST, for the few tests that want it."""
-    folder = os.environ.get("FMNIST_DATA_DIR")
-    if not folder or not any(Path(folder, "FashionMNIST", "raw").glob("train-images-idx3-ubyte*")):
+    if not REAL_DATA or not any(Path(REAL_DATA, "FashionMNIST", "raw").glob("train-images-idx3-ubyte*")):
         pytest.skip("the real Fashion-MNIST is not in $FMNIST_DATA_DIR")
-    return folder
+    return str(Path(REAL_DATA).absolute())

@@ -148,6 +148,19 @@ def test_damaged_data_is_an_error_even_for_auto(tiny_idx, configure, tmp_path):
         train(configure("data=auto", f"data.data_dir='{tmp_path / 'data'}'"))
 
 
+def test_full_disk_is_not_taken_for_missing_data(tiny_idx, tmp_path, monkeypatch):
+    """Else ``auto`` would train on the stand-in although the archives are there."""
+
+    def unpack(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    tiny_idx.write(tmp_path)
+    monkeypatch.setattr(FashionMNIST, "download", unpack)
+    with pytest.raises(Exception, match="No space left") as caught:
+        fashion_mnist.load(tmp_path)
+    assert not isinstance(caught.value, DataMissingError)
+
+
 @pytest.mark.parametrize("exists", [True, False])
 def test_missing_data_says_what_to_put_where(tiny_idx, tmp_path, exists):
     root = tmp_path / "data"

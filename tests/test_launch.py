@@ -89,7 +89,7 @@ def test_two_runs_of_the_same_second_and_token_get_two_folders(launch_here, jobs
     monkeypatch.setattr("hydra.core.utils.datetime", SimpleNamespace(now=lambda: datetime(2026, 1, 1)))
     monkeypatch.setattr(fmnist_lit.launch.secrets, "token_hex", lambda _: "aaaaaa")
     assert launch_here() == 0
-    tokens = iter(["aaaaaa"] * 30)
+    tokens = iter(["aaaaaa"] * 8)
     monkeypatch.setattr(fmnist_lit.launch.secrets, "token_hex", lambda _: next(tokens, "bbbbbb"))
     assert launch_here() == 0
     assert [name[-6:] for name in runs_in(tmp_path / "outputs" / "runs")] == ["aaaaaa", "bbbbbb"]

@@ -168,7 +168,6 @@ class Classifier(LightningModule):
             progress.learning_rate = optimizer.param_groups[0]["lr"]
             optimizer.step()
             optimizer.zero_grad()
-            torch.clear_autocast_cache()  # it holds copies of the weights before this step
             if self.scheduler_interval == "step":
                 scheduler.step()
             progress.steps += 1

@@ -133,6 +133,7 @@ TRUSTED_HYDRA_TARGETS = re.compile(
     r"|fmnist_lit\.sweep\.callback\.SummaryCallback"
 )
 TRUSTED_LOGGING_CLASSES = re.compile(r"fmnist_lit\.console\.ConsoleHandler|(logging|logging\.handlers|colorlog)\.\w+")
+HARMLESS_VARIABLES = re.compile(r"(OMP|MKL|CUDA|NCCL|FMNIST|SLURM)_\w+")
 DEEPEST = 40  # levels; deeper is a configuration that refers to itself
 
 GROUPS = ("data", "model", "loss", "optimizer", "scheduler", "trainer", "logger", "callbacks")
@@ -224,6 +225,8 @@ def check_trust(path: tuple[str, ...], value: Any) -> None:
                 f"{key}={value}: not a class that a configuration may name; allowed are losses in torch.nn, "
                 "torch.optim, torch.optim.lr_scheduler, lightning.pytorch.callbacks and .loggers, and fmnist_lit's own"
             )
+    if path[:3] == ("hydra", "job", "env_set") and len(path) == 4 and not HARMLESS_VARIABLES.fullmatch(name):
+        raise ConfigError(f"{key}={value}: not an environment variable that a configuration may set")
     if path[:2] in (("hydra", "job_logging"), ("hydra", "hydra_logging")):
         if name in ("()", "factory") or (name == "class" and not TRUSTED_LOGGING_CLASSES.fullmatch(str(value))):
             raise ConfigError(f"{key}={value}: not a logging class that a configuration may name")

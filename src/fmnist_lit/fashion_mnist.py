@@ -11,6 +11,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import URLError
 
 from filelock import FileLock
 from torch import Tensor
@@ -123,13 +124,15 @@ def obtain(data_dir: Path, stage: Path) -> None:
             require_mirror(missing[-1])
         with default_socket_timeout(SECONDS_OF_SILENCE):
             FashionMNIST(str(stage), download=True)
-    except (OSError, RuntimeError) as error:
+    except (ConnectionError, URLError, TimeoutError, RuntimeError) as error:
+        if not missing:  # nothing was to be downloaded: no mirror is to blame
+            raise
+        reason = str(error).splitlines()[0]
         advice = f"put {', '.join(missing)} into {raw_folder(data_dir)} or use data=synthetic"
         if damage:
-            raise DataDamagedError(
-                f"{raw_folder(data_dir) / next(iter(damage))}: damaged ({error}); {advice}"
-            ) from error
-        raise DataMissingError(f"Fashion-MNIST is not in {data_dir} and {error}; {advice}") from error
+            damaged = raw_folder(data_dir) / next(iter(damage))
+            raise DataDamagedError(f"{damaged} is damaged and {reason}; {advice}") from error
+        raise DataMissingError(f"Fashion-MNIST is not in {data_dir} and {reason}; {advice}") from error
     for name, reason in find_damage(stage).items():
         raise DataDamagedError(f"{name} from {', '.join(FashionMNIST.mirrors)}: {reason}")
     for name in damage:

@@ -3,6 +3,9 @@
 import argparse
 import contextlib
 import difflib
+import itertools
+import math
+import os
 import re
 import secrets
 import shlex
@@ -29,6 +32,8 @@ from fmnist_lit.sweep import plan
 INSTALLED_CONF = Path(__file__).parent / "conf"
 CONF = INSTALLED_CONF if INSTALLED_CONF.is_dir() else Path(__file__).parents[2] / "conf"
 
+CHECK_ALL = 24  # jobs; composing a configuration takes about 40 ms, and each job is checked again before it runs
+
 
 def unique(overrides: str = "") -> str:
     """The end of a new folder's name: what was overridden, for people to recognise it by, and a random part."""
@@ -47,7 +52,9 @@ def launch(arguments: Sequence[str]) -> int:
     Returns:
         The exit code: 0 completed, 1 failed or diverged, 2 a bad configuration.
     """
-    args = get_args_parser().parse_args(list(arguments))
+    args = get_args_parser().parse_intermixed_args(list(arguments))
+    if not os.environ.get("FMNIST_DATA_DIR"):
+        os.environ.pop("FMNIST_DATA_DIR", None)  # empty is as good as unset
     try:
         check_sources(args)
     except ConfigError as error:
@@ -202,6 +209,8 @@ def explain(error: Exception) -> str:
     """Hydra's message in a line, with the nearest known key or the options there are."""
     text = str(error).strip()
     if match := re.search(r"Could not override '([^']+)'", text):
+        if match[1] in config.RULES:
+            return f"{match[1]}: the chosen {match[1].split('.')[0]} has no such key"
         return config.unknown_key(match[1], [*config.RULES, *config.TOP_LEVEL_KEYS])
     if match := re.search(r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':((?:\n\t\S+)+)", text):
         group, option, options = match[1], match[2], match[3].split()
@@ -236,11 +245,15 @@ def first_values(overrides: Sequence[Override]) -> list[str]:
 
 
 def representatives(overrides: Sequence[Override]) -> Iterator[list[str]]:
-    """Few configurations of a sweep in which each value of each override is seen once."""
-    first = first_values(overrides)
+    """The configurations of a sweep if they are few, else enough that each value of each override is seen once."""
+    choices = [plan.values(override) for override in overrides]
+    if math.prod(map(len, choices)) <= CHECK_ALL:
+        yield from map(list, itertools.product(*choices))
+        return
+    first = [values[0] for values in choices]
     yield first
-    for index, override in enumerate(overrides):
-        for value in plan.values(override)[1:]:
+    for index, values in enumerate(choices):
+        for value in values[1:]:
             yield [*first[:index], value, *first[index + 1 :]]
 
 

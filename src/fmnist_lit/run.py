@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -46,10 +45,11 @@ def run(cfg: DictConfig) -> float:
             log.error("Interrupted by %s. Go on with: python -m fmnist_lit ckpt_path=%s", stop, relative(run_dir))
         except DivergedError as error:
             results |= {"status": "diverged", "diverged_step": error.step}
-            log.error("Diverged: %s. A lower optimizer.lr than %g usually helps.", error, cfg.optimizer.lr)
+            log.error("Diverged: %s. A lower optimizer.lr than %s usually helps.", error, cfg.optimizer.get("lr"))
         except Exception as error:
-            results |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-            log.error("Failed: %s", results["error"], exc_info="HYDRA_FULL_ERROR" in os.environ)
+            reason = (str(error).splitlines() or [""])[0]
+            results |= {"status": "failed", "error": f"{type(error).__name__}: {reason}"}
+            log.exception("Failed: %s", results["error"])  # with the traceback in train.log
         try:
             write_json(run_dir / "results.json", results)
         except OSError as error:
@@ -70,7 +70,7 @@ def summary(run_dir: Path, results: dict[str, Any]) -> str:
         f"{data}{chosen}",
         f"  test accuracy {100 * results['test_accuracy']:.1f} %, average loss {results['test_loss']:.3f}",
         f"  run folder    {shown}",
-        f"  curves        tensorboard --logdir {shown if shown.is_absolute() else shown.parts[0]}",
+        f"  curves        tensorboard --logdir {shown if shown.is_absolute() else Path(*shown.parts[:1])}",
     ]
     return "\n".join(lines)
 
