@@ -26,6 +26,7 @@ CLASSES = (
     "Bag",
     "Ankle boot",
 )
+CHUNK_ROWS = 4096  # 13 MB of float pixels; over 32 MB malloc maps fresh pages each time and scaling takes three times as long
 SPLIT_SEED = 1  # which images validate; fixed, so that runs of different seeds are measured on the same ones
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,9 @@ class Images:
         return len(self.labels)
 
     def __getitem__(self, rows: Tensor | slice) -> "Images":
-        return Images(self.pixels[rows], self.labels[rows])
+        if isinstance(rows, slice):
+            return Images(self.pixels[rows], self.labels[rows])
+        return Images(self.pixels.index_select(0, rows), self.labels.index_select(0, rows))  # 9 times faster than [rows]
 
     def to(self, device: torch.device) -> "Images":
         return Images(self.pixels.to(device), self.labels.to(device))
@@ -97,7 +100,8 @@ class TrainBatches:
         self.num_samples = num_samples
         self.batch_rows = batch_rows
         self.num_batches = math.ceil(num_samples / batch_rows)
-        breaks = set(range(0, self.num_batches, datamodule.steps_per_batch))
+        chunk = min(datamodule.steps_per_batch, max(1, CHUNK_ROWS // datamodule.batch_size))
+        breaks = set(range(0, self.num_batches, chunk))
         if datamodule.break_every is not None:
             breaks.update(range(0, self.num_batches, datamodule.break_every))
         self.breaks = [*sorted(breaks), self.num_batches]
@@ -162,7 +166,8 @@ class FashionMNISTDataModule(LightningDataModule):
         shuffle: a new order each epoch.
         normalize: standardise with mean and standard deviation of the training images used.
         seed: with the epoch, determines the order.
-        steps_per_batch: batches in the chunk that the Trainer gets at a time.
+        steps_per_batch: batches in the chunk that the Trainer gets at a time; fewer where they would be over
+            ``CHUNK_ROWS`` rows.
         break_every: a chunk also ends after each so many batches of an epoch; None for nowhere else.
         evaluate_each_epoch: the splits, of ``val`` and ``test``, to evaluate after each epoch; empty ones are left out.
         synthetic_seed: of the stand-in's drawing.
