@@ -104,6 +104,7 @@ RULES = {
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
     "trainer.devices": integer(1, 1024) | one_of("auto") | sequence_of(integer(0)),
     "trainer.precision": one_of("32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"),
+    "trainer.matmul_precision": one_of("highest", "high", "medium"),
     "trainer.max_epochs": integer(1),
     "trainer.max_steps": integer(1) | Rule("-1", lambda v: type(v) is int and v == -1),
     "trainer.gradient_clip_val": POSITIVE | NULL,

@@ -23,9 +23,13 @@ from fmnist_lit.signals import stop_request
 
 log = logging.getLogger(__name__)
 
+DEFAULT_THREADS = torch.get_num_threads()  # a sweep's jobs may follow one another in this process
+
 # In cfg.trainer, but none of lightning.Trainer's business: inside a chunk it does not see the single steps.
+PROCESS_OPTIONS = {"matmul_precision"}
 STEP_OPTIONS = {"gradient_clip_val", "accumulate_grad_batches", "max_steps"}
 CHUNK_OPTIONS = {"steps_per_batch", "checkpoint_every_n_steps"}
+OWN_OPTIONS = PROCESS_OPTIONS | STEP_OPTIONS | CHUNK_OPTIONS
 # lightning.Trainer's options that count batches: with them a chunk has to be a single batch.
 BATCH_COUNTING = {"fast_dev_run", "limit_train_batches", "overfit_batches", "val_check_interval"}
 
@@ -41,8 +45,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """
     start = time.perf_counter()
     quieten_lightning()
-    if cfg.num_threads is not None:
-        torch.set_num_threads(cfg.num_threads)
+    torch.set_num_threads(cfg.num_threads or DEFAULT_THREADS)
+    torch.set_float32_matmul_precision(cfg.trainer.matmul_precision)
     seed_everything(cfg.seed, verbose=False)
     model = instantiate(cfg.model)  # the first thing to draw from the seed
     trainer = make_trainer(cfg)
@@ -90,7 +94,7 @@ def quieten_lightning() -> None:
 
 def make_trainer(cfg: DictConfig) -> Trainer:
     """A lightning.Trainer with the loggers and callbacks of the configuration."""
-    options = {key: value for key, value in cfg.trainer.items() if key not in STEP_OPTIONS | CHUNK_OPTIONS}
+    options = {key: value for key, value in cfg.trainer.items() if key not in OWN_OPTIONS}
     return Trainer(
         **options,
         logger=[instantiate(logger) for logger in cfg.logger.values()],
