@@ -46,7 +46,6 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     start = time.perf_counter()
     quieten_lightning()
     torch.set_num_threads(cfg.num_threads or DEFAULT_THREADS)
-    torch.set_float32_matmul_precision(cfg.trainer.matmul_precision)
     seed_everything(cfg.seed, verbose=False)
     model = instantiate(cfg.model)  # the first thing to draw from the seed
     trainer = make_trainer(cfg)
@@ -94,6 +93,7 @@ def quieten_lightning() -> None:
 
 def make_trainer(cfg: DictConfig) -> Trainer:
     """A lightning.Trainer with the loggers and callbacks of the configuration."""
+    torch.set_float32_matmul_precision(cfg.trainer.matmul_precision)
     options = {key: value for key, value in cfg.trainer.items() if key not in OWN_OPTIONS}
     return Trainer(
         **options,

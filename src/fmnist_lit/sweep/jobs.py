@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from fmnist_lit.sweep.values import UNKNOWN, is_number, one_line, select, setting
+from fmnist_lit.sweep.values import SEED, is_number, one_line, select, setting
 
 STATUSES = ("completed", "diverged", "failed", "interrupted", "running", "not started")  # the order of rows
 
@@ -53,6 +53,8 @@ class Job:
         """What it ran with: what its command line sets, else what its configuration says, else UNKNOWN."""
         if key in self.settings:
             return self.settings[key]
+        if key == SEED and SEED in self.results:
+            return self.results[SEED]
         value = select(self.config, key.split("."))
         if isinstance(value, Mapping):  # a group: Hydra remembers which option it is
             hydra = read_yaml(self.run_dir / ".hydra" / "hydra.yaml", {})
@@ -96,12 +98,13 @@ def read_results(run_dir: Path, live: bool, epoch: int) -> tuple[str, str, dict[
     except (OSError, ValueError, LookupError, TypeError):
         return "interrupted", "results.json is damaged", {}
     if status == "running":
-        return ("running", f"after epoch {epoch}", results) if live else ("interrupted", "was killed", results)
+        return ("running" if live else "interrupted"), f"{'' if live else 'killed '}after epoch {epoch}", results
+    step = f" at step {results['diverged_step']}" if "diverged_step" in results else ""
     reasons = {
         "completed": "" if is_number(results.get("val_accuracy")) else "not ranked: no validation accuracy",
-        "diverged": f"the loss is not finite at step {results.get('diverged_step', 'unknown')}",
+        "diverged": f"the loss is not finite{step}",
         "failed": results.get("error", "unknown error"),
-        "interrupted": f"by {results.get('signal', 'an unknown signal')}",
+        "interrupted": f"by {results.get('signal', 'an unknown signal')} after epoch {epoch}",
     }
     if status not in reasons:
         return "interrupted", "results.json is damaged: unknown status", {}
@@ -131,6 +134,7 @@ def read_yaml(file: Path, default: Any) -> Any:
     # libyaml where PyYAML has it: ten times as fast
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return yaml.load(file.read_bytes(), loader) or default
-    except (OSError, ValueError, yaml.YAMLError):
+        content = yaml.load(file.read_bytes(), loader)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return default
+    return default if content is None else content

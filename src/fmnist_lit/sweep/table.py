@@ -156,7 +156,7 @@ def rank(sweep_dir: Path, jobs: Sequence[Job], varied: Sequence[str], problems: 
     for members in alike.values():
         counted: dict[Any, Job] = {}
         for job in members:
-            seed = identity(job.settings.get(SEED, job.results.get(SEED)))
+            seed = identity(job.value(SEED))
             if job.status != "completed" or job.figure("val_accuracy") is None or job.overrides is None:
                 unranked.append(job)
             elif len(datasets) > 1:
@@ -209,70 +209,3 @@ def read_plan(file: Path) -> tuple[str, list[str], dict[str, tuple[str, ...]]]:
     plan = json.loads(file.read_bytes())
     jobs = {str(job["folder"]): tuple(map(str, job["overrides"])) for job in plan["jobs"]}
     return str(plan["command"]), list(map(str, plan["varied"])), jobs
-
-
-def read_job(run_dir: Path, folder: str, overrides: tuple[str, ...] | None, sweep_command: str, live: bool) -> Job:
-    """A job as it is on disk."""
-    curve, damage = read_curve(run_dir / "metrics.csv")
-    status, reason, results = read_results(run_dir, live, epoch=max(curve, default=0))
-    reasons = [reason]
-    if overrides is None:
-        lines = read_yaml(run_dir / ".hydra" / "overrides.yaml", None)
-        overrides = tuple(map(str, lines)) if isinstance(lines, list) else None
-    if overrides is None:
-        reasons.append("not ranked: .hydra/overrides.yaml is missing or damaged, what it ran is unknown")
-    if status == "completed" or "damaged" in damage:  # a run that ended in its first epoch has no curve yet
-        reasons.append(damage)
-    return Job(run_dir, folder, overrides, sweep_command, status, "; ".join(filter(None, reasons)), results, curve)
-
-
-def read_results(run_dir: Path, live: bool, epoch: int) -> tuple[str, str, dict[str, Any]]:
-    """A job's status, the reason for it, and what else ``results.json`` says."""
-    if not run_dir.is_dir():
-        return "not started", "", {}
-    try:
-        results = json.loads((run_dir / "results.json").read_bytes())
-        status = results["status"]
-    except FileNotFoundError:
-        return ("running", "has just started", {}) if live else ("interrupted", "ended without results.json", {})
-    except (OSError, ValueError, LookupError, TypeError):
-        return "interrupted", "results.json is damaged", {}
-    if status == "running":
-        return ("running", f"after epoch {epoch}", results) if live else ("interrupted", "was killed", results)
-    reasons = {
-        "completed": "" if is_number(results.get("val_accuracy")) else "not ranked: no validation accuracy",
-        "diverged": f"the loss is not finite at step {results.get('diverged_step')}",
-        "failed": one_line(results.get("error") or "no reason given"),
-        "interrupted": f"by {results.get('signal')}",
-    }
-    if status not in reasons:
-        return "interrupted", one_line(f"results.json is damaged: status {status}"), {}
-    return status, reasons[status], results
-
-
-def read_curve(file: Path) -> tuple[dict[int, float], str]:
-    """Validation accuracy by epoch from ``metrics.csv``, as far as it can be read, and what is wrong with the file."""
-    curve: dict[int, float] = {}
-    try:
-        with open(file, newline="") as lines:
-            rows = csv.DictReader(lines)
-            for row in rows:
-                if row.get("val_accuracy") and None not in row.values():
-                    curve[int(row["epoch"])] = float(row["val_accuracy"])
-                elif None in row.values():
-                    return curve, "metrics.csv is damaged"
-            return curve, "" if rows.fieldnames else "metrics.csv is empty"
-    except FileNotFoundError:
-        return curve, "metrics.csv is missing"
-    except (OSError, ValueError, LookupError, csv.Error):
-        return curve, "metrics.csv is damaged"
-
-
-def read_yaml(file: Path, default: Any) -> Any:
-    """A YAML file's content; ``default`` if it is missing, damaged or empty."""
-    # libyaml where PyYAML has it: ten times as fast
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        return yaml.load(file.read_bytes(), loader) or default
-    except (OSError, ValueError, yaml.YAMLError):
-        return default

@@ -1,5 +1,6 @@
 """What a sweep says: the best configuration, the command that reruns it, and how far to trust it."""
 
+import itertools
 import math
 import re
 import shlex
@@ -39,12 +40,15 @@ def judge(table: Table) -> Verdict:
         return Verdict("No job has completed with a validation accuracy so far.", None, tuple(warnings))
     best = table.ranked[0]
     warnings += [*seed_warnings(best), *edge_warnings(table), *noise_warnings(table)]
-    name = describe(best.settings) or "The one configuration"
-    test = percent(best.mean("test_accuracy"), best.std("test_accuracy"))
+    name = describe(best.settings)
+    figures = [
+        f"{percent(best.mean(f'{split}_accuracy'), best.std(f'{split}_accuracy'))} {words} accuracy"
+        for split, words in (("val", "validation"), ("test", "test"))
+        if best.mean(f"{split}_accuracy") is not None
+    ]
     seeds = f" (mean ± standard deviation of {best.n} seeds)" if best.n > 1 else ""
-    headline = f"{name}: {percent(best.mean('val_accuracy'), best.std('val_accuracy'))} validation accuracy"
-    headline += f", {test} test accuracy" if test else ""
-    return Verdict(f"{headline}{seeds}.", rerun(best), tuple(warnings))
+    headline = f"{f'Best: {name} with' if name else 'The only configuration has'} {' and '.join(figures)}{seeds}."
+    return Verdict(headline, rerun(best), tuple(warnings))
 
 
 def rerun(group: Group) -> str:
@@ -52,7 +56,7 @@ def rerun(group: Group) -> str:
     job = group.counted[0]
     overrides = [line for line in job.overrides if setting(line) is not None]
     if group.n > 1:
-        seeds = [show(other.settings.get(SEED, other.results.get(SEED))) for other in group.counted]
+        seeds = [show(other.value(SEED)) for other in group.counted]
         overrides = [line for line in overrides if setting(line)[0] != SEED] + [f"{SEED}={','.join(seeds)}"]
     elif job.settings.get("study") is not None:
         overrides.append("hydra.mode=RUN")  # a study would make it a sweep
@@ -67,7 +71,7 @@ def config_flags(command: str) -> list[str]:
     except ValueError:
         return []
     flags = []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in itertools.pairwise([*words, ""]):
         if match := re.fullmatch(r"(--config-(?:dir|name|path)|-c[dnp])(=.*)?", word):
             flags += [word] if match[2] else [word, following]
     return flags
@@ -77,7 +81,7 @@ def data_warnings(table: Table) -> Iterator[str]:
     """Figures that are of something else than a reader may think."""
     if len(table.datasets) > 1:
         counts = ", ".join(
-            f"{sum(job.results.get('dataset') == name for job in table.jobs)} on {DATASETS.get(name, name)}"
+            f"{sum(str(job.results.get('dataset')) == name for job in table.jobs)} on {DATASETS.get(name, name)}"
             for name in table.datasets
         )
         yield f"Data sets are mixed: {counts}. Sweep each by itself."
