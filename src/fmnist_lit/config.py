@@ -67,6 +67,7 @@ RULES = {
     "total_steps": NULL,
     "evaluate_each_epoch": sequence_of(one_of("val", "test")),
     "regularization.l1": NOT_NEGATIVE,
+    "sweep.fail_fast": BOOLEAN,
     "data.source": one_of("auto", "fashion_mnist", "synthetic"),
     "data.data_dir": TEXT,
     "data.batch_size": integer(1, TRAIN_IMAGES),
@@ -139,10 +140,10 @@ DEEPEST = 40  # levels; deeper is a configuration that refers to itself
 
 GROUPS = ("data", "model", "loss", "optimizer", "scheduler", "trainer", "logger", "callbacks")
 TOP_LEVEL_KEYS = {
-    *(*GROUPS, "regularization", "hydra"),
+    *(*GROUPS, "regularization", "sweep", "hydra"),
     *("seed", "num_threads", "ckpt_path", "evaluate_each_epoch", "run_dir", "total_steps"),
 }
-CLOSED_GROUPS = ("data", "model", "regularization")  # whose every key is in RULES
+CLOSED_GROUPS = ("data", "model", "regularization", "sweep")  # whose every key is in RULES
 REQUIRED_KEYS = {
     *(TOP_LEVEL_KEYS - {"hydra"}),
     *(key for key in RULES if key.split(".")[0] in (*CLOSED_GROUPS, "trainer")),

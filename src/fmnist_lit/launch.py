@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fmnist_lit import config, resume
 from fmnist_lit.config import ConfigError
 from fmnist_lit.run import run
-from fmnist_lit.status import EXIT_CODES
+from fmnist_lit.status import EXIT_CODES, FINISHED
 from fmnist_lit.sweep import plan
 
 INSTALLED_CONF = Path(__file__).parent / "conf"
@@ -269,7 +269,10 @@ def exit_code(run_dirs: Iterable[Path]) -> int:
 
 
 def conclude(sweep_dir: Path) -> None:
-    """Write a sweep's summary however it ended, and say how it ended."""
+    """Write a sweep's summary however it ended, and show it."""
     from fmnist_lit.sweep.summary import summarize
 
-    summarize([sweep_dir])
+    summary = summarize([sweep_dir])
+    print(f"\n{summary.text}\n\nsummary.html, summary.md, summary.csv and plots are in {sweep_dir}")
+    if any(plan.status(sweep_dir / job["folder"]) not in FINISHED for job in plan.planned(sweep_dir)):
+        print(f"To go on with what is missing, give the same command with hydra.sweep.dir={sweep_dir}")

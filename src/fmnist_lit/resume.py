@@ -12,7 +12,7 @@ from fmnist_lit.config import ConfigError
 
 # Keys whose change does not make it another run
 MAY_CHANGE = {
-    *("ckpt_path", "run_dir", "total_steps", "num_threads", "data.data_dir", "data.source"),
+    *("ckpt_path", "run_dir", "sweep.fail_fast", "total_steps", "num_threads", "data.data_dir", "data.source"),
     *("trainer.max_epochs", "trainer.max_steps", "trainer.accelerator"),
     *("trainer.checkpoint_every_n_steps", "trainer.steps_per_batch"),
 }

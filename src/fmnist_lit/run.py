@@ -26,7 +26,8 @@ def run(cfg: DictConfig) -> float:
         The validation accuracy, for sweepers that optimise one; NaN if there is none.
 
     Raises:
-        SystemExit: with 128 + the signal's number, if a signal interrupted the run; that ends a sweep too.
+        SystemExit: with 128 + the signal's number, if a signal interrupted the run, or with 1 if it did not complete
+            and ``sweep.fail_fast`` is set; that ends a sweep too.
     """
     run_dir = Path(cfg.run_dir)
     results = {"status": "running", **dict.fromkeys(FIGURES), "seed": cfg.seed}
@@ -58,6 +59,8 @@ def run(cfg: DictConfig) -> float:
         raise SystemExit(128 + stop_request.signum)
     if results["status"] == "completed":
         log.info("%s", summary(run_dir, results))
+    elif cfg.sweep.fail_fast:
+        raise SystemExit(1)
     return math.nan if results["val_accuracy"] is None else results["val_accuracy"]
 
 

@@ -2,6 +2,7 @@
 
 # A run that a signal interrupted exits with 128 + the signal's number instead.
 EXIT_CODES = {"completed": 0, "diverged": 1, "failed": 1}
+FINISHED = ("completed", "diverged")  # to run one of these again would only repeat it
 
 
 class DivergedError(ArithmeticError):

@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import Override
 
 from fmnist_lit.config import ConfigError
 from fmnist_lit.files import write_json
+from fmnist_lit.status import FINISHED
 
 LONGEST_NAME = 160  # bytes; file systems stop at 255
 
@@ -37,7 +38,7 @@ def values(override: Override) -> list[str]:
 
 def jobs(overrides: Sequence[Override]) -> list[Job]:
     """Every combination of the values, in Hydra's order."""
-    task = [override for override in overrides if not override.is_hydra_override()]
+    task = [line for line in overrides if not line.is_hydra_override() and not line.key_or_group.startswith("sweep.")]
     varied = set(varied_keys(task))
     combinations = itertools.product(*(values(override) for override in task))
     return [Job(folder_name(job, varied), tuple(job)) for job in combinations]
@@ -91,11 +92,16 @@ def save(sweep_dir: Path, command: str, varied: Sequence[str], planned: Sequence
     write_json(file, content)
 
 
+def planned(sweep_dir: Path) -> list[dict[str, Any]]:
+    """The jobs in ``sweep.json``: the folder and the overrides of each."""
+    return json.loads((sweep_dir / "sweep.json").read_text())["jobs"]
+
+
 def still_to_do(sweep_dir: Path, batch: Sequence[Sequence[str]], varied: set[str]) -> Iterator[list[str]]:
     """Of a batch of jobs, those that have not ended; one that was interrupted goes on from its last checkpoint."""
     for job in batch:
         folder = sweep_dir / folder_name(job, varied)
-        if status(folder) in ("completed", "diverged"):
+        if status(folder) in FINISHED:
             continue
         checkpoint = folder / "checkpoints" / "last.ckpt"
         resumable = status(folder) in ("interrupted", "running") and checkpoint.is_file()
