@@ -51,8 +51,9 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, save):
 
 def test_checkpoint_io_reads_what_it_wrote(tmp_path):
     io = DurableCheckpointIO()
-    io.save_checkpoint({"weights": torch.arange(3)}, tmp_path / "deep" / "a.ckpt")
-    assert io.load_checkpoint(tmp_path / "deep" / "a.ckpt")["weights"].tolist() == [0, 1, 2]
+    saved = {"state_dict": {"weights": torch.arange(3)}, "hyper_parameters": {}, "loops": {}}
+    io.save_checkpoint(saved, tmp_path / "deep" / "a.ckpt")
+    assert io.load_checkpoint(tmp_path / "deep" / "a.ckpt")["state_dict"]["weights"].tolist() == [0, 1, 2]
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["a.ckpt"]
 
 

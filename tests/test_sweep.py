@@ -99,6 +99,13 @@ def test_only_what_varied_is_a_column_and_numbers_are_numbers(sweep):
     assert "trainer.max_epochs" not in sweep.rows()[0]
 
 
+def test_equal_numbers_are_one_value_and_close_ones_are_two(sweep):
+    for index, (lr, val) in enumerate((("1", 0.5), ("1.0", 0.6), ("0.12345678", 0.7), ("0.12345679", 0.8))):
+        sweep.add(f"optimizer.lr={lr}", f"seed={index}", val=val, seed=index)
+    assert [group.n for group in sweep.summarize().table.ranked] == [1, 1, 2]
+    assert [row["optimizer.lr"] for row in sweep.rows()] == ["0.12345679", "0.12345678", "1", "1.0"]
+
+
 def test_seeds_group_into_mean_sample_standard_deviation_and_n(sweep):
     for seed, val in enumerate((0.80, 0.82, 0.84)):
         sweep.add("optimizer.lr=1", f"seed={seed}", val=val, seed=seed, test_accuracy=val - 0.1)
@@ -207,6 +214,19 @@ def test_other_damaged_files_are_told_in_the_row(sweep, file, content, reason):
     row = next(row for row in sweep.rows() if row["folder"] == "damaged")
     assert reason in row["reason"]
     assert bool(row["rank"]) == ("overrides" not in file)  # what it ran is unknown: no winner
+
+
+def test_a_job_that_diverged_before_its_first_epoch_has_no_curve_to_miss(sweep):
+    for lr, content in (("1", None), ("2", "epoch,val_accuracy\n1")):
+        run_dir = sweep.add(f"optimizer.lr={lr}", status="diverged")
+        (run_dir / "metrics.csv").unlink()
+        if content:
+            (run_dir / "metrics.csv").write_text(content)
+    sweep.summarize()
+    assert [row["reason"] for row in sweep.rows()] == [
+        "the loss is not finite",
+        "the loss is not finite; metrics.csv is damaged",
+    ]
 
 
 @pytest.mark.parametrize("content", ["", '{"command": "x", "va', "[]", '{"command": "", "varied": [], "jobs": [3]}'])
@@ -379,7 +399,8 @@ class Page(HTMLParser):
 
 def hostile_sweep(sweep: Sweep) -> None:
     for value in ("1", "2"):
-        sweep.add(f"+note='{HOSTILE.replace(chr(39), '')}{value}'", name=f"{HOSTILE}{value}", val=0.8, dataset=HOSTILE)
+        note = HOSTILE.replace("'", "")
+        sweep.add(f"+note='{note}{value}'", name=f"{HOSTILE}\n{value}", val=0.8, dataset=HOSTILE)
     sweep.add("+note=3", status="failed", error=f"{HOSTILE}\n| a | b |\n", name="failed")
 
 
@@ -425,7 +446,8 @@ def test_csv_is_rectangular_and_a_row_a_job(sweep):
     assert len(rows) == 1 + 4
     assert {len(row) for row in rows} == {len(rows[0])}
     assert len(set(rows[0])) == len(rows[0])
-    assert all("\n" not in cell for row in rows for cell in row)
+    reasons = [row[rows[0].index("reason")] for row in rows]
+    assert not any("\n" in reason for reason in reasons)
 
 
 def test_a_folder_name_that_is_not_utf8_does_not_matter(sweep):
@@ -534,7 +556,7 @@ def test_pictures_of_before_go_and_others_stay(sweep):
 def test_hostile_names_can_be_drawn(sweep):
     pytest.importorskip("matplotlib")
     for seed in (0, 1):
-        for note in ("$\\foo{", "漢字 \\n $x$", "x" * 500):
+        for note in ("$\\foo{$", "漢字 \\n $x$", "x" * 500):
             sweep.add(
                 f"+note='{note}'", f"seed={seed}", f"+a/../b={seed}", val=0.8, seed=seed, name=f"{hash(note)}{seed}"
             )
@@ -564,6 +586,7 @@ def test_seeds_alone_and_a_random_search_have_pictures(tmp_path):
         ([0.001, 0.01, 0.1], "log"),
         ([16, 32, 64], "log"),
         ([1, 2, 3], "linear"),
+        ([10, 11, 12], "linear"),
         ([0.5, 0.9, 0.99], "linear"),
         ([0, 1e-5, 1e-3], "symlog"),
         ([-1, 1, 100], "linear"),

@@ -1,5 +1,6 @@
 """Checkpoints of a run: written durably, loaded without trust, and enough to go on to the same bits."""
 
+import io
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from torch import Tensor
 from fmnist_lit.files import link_durably, write_durably
 from fmnist_lit.signals import stop_request
 
+OUR_KEYS = ("state_dict", "hyper_parameters", "loops")
+
 
 class CheckpointError(RuntimeError):
     """A file is not a checkpoint that this project can use; the message names it and says why."""
@@ -25,19 +28,25 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: if there is no such file, or it is damaged, or holds more than tensors and plain values.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
     except Exception as error:  # torch raises nearly anything on a damaged file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path}: not a checkpoint that can be trusted or read ({reason[:200]})") from error
+    is_ours = isinstance(content, dict) and all(isinstance(content.get(key), dict) for key in OUR_KEYS)
+    if not is_ours:
+        raise CheckpointError(f"{path}: not a checkpoint of a run; {', '.join(OUR_KEYS)} are not all in it")
+    return content
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
     """Writes beside, syncs and renames; loads tensors and plain values only."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        write_durably(Path(path), lambda file: torch.save(checkpoint, file))
+        serialized = io.BytesIO()  # torch.save into a file would hide why a write fails behind an error of its own
+        torch.save(checkpoint, serialized)
+        write_durably(Path(path), lambda file: file.write(serialized.getbuffer()))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return load_checkpoint(Path(path))
@@ -75,28 +84,34 @@ class RunCheckpoint(Checkpoint):
         """How long the run has taken up to now."""
         return time.perf_counter() - self.start
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"best_epoch": self.best_epoch, "best_metrics": self.best_metrics, "seconds": self.seconds}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best_epoch = state_dict["best_epoch"]
-        self.best_metrics = state_dict["best_metrics"]
-        self.start -= state_dict["seconds"]
-
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         epoch, position = trainer.current_epoch, module.position()
         if position is None:
             epoch += 1
         checkpoint["loops"]["fit_loop"] = at_start_of_epoch(checkpoint["loops"]["fit_loop"], epoch)
         checkpoint["position"] = position
+        checkpoint["metrics"] = dict(module.metrics)
+        checkpoint["best"] = {"epoch": self.best_epoch, "metrics": self.best_metrics}
+        checkpoint["seconds"] = self.seconds
         checkpoint["generators"] = generator_states(module.device)
 
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.training:
-            module.resume(checkpoint["position"])
+            module.resume(checkpoint["position"], checkpoint["metrics"])
             self.generators = checkpoint["generators"]
+            self.start -= checkpoint["seconds"]
+            self.find_best(Path(trainer.ckpt_path), checkpoint)
+
+    def find_best(self, resumed: Path, checkpoint: dict[str, Any]) -> None:
+        """Make ``best.ckpt`` what ``checkpoint`` says it is, or start selecting anew where that cannot be."""
+        epoch = checkpoint["best"]["epoch"]
+        if checkpoint["position"] is None and epoch == checkpoint["epoch"] + 1:
+            link_durably(resumed, self.best)  # a kill may have come between the two names of the one file
+        if epoch is not None and self.best.exists():
+            self.best_epoch, self.best_metrics = epoch, checkpoint["best"]["metrics"]
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        stop_request.install()  # Lightning puts its own before it, which ends a validation without a checkpoint
         if self.generators is not None:
             restore_generators(self.generators)
             self.generators = None

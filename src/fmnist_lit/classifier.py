@@ -141,9 +141,10 @@ class Classifier(LightningModule):
         """What a checkpoint in mid-epoch needs to go on from here; None between epochs."""
         return None if self.progress.finished else self.progress.position()
 
-    def resume(self, position: dict[str, Any] | None) -> None:
-        """Go on from ``position`` in the next epoch that starts."""
+    def resume(self, position: dict[str, Any] | None, metrics: dict[str, float]) -> None:
+        """Go on from ``position`` in the next epoch that starts; ``metrics`` are of the last that ended."""
         self.resumed = position
+        self.metrics = dict(metrics)
         if position is not None:
             self.trainer.datamodule.batches_done = position["batches"]
 

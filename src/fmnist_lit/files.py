@@ -32,10 +32,13 @@ def link_durably(source: Path, target: Path) -> None:
     """Make ``target`` the same file as ``source``. Safe because neither is ever written in place."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, temporary)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, temporary)
+    except OSError:  # another file system, or one without hard links
+        with open(source, "rb") as content:
+            write_durably(target, lambda file: shutil.copyfileobj(content, file))
+        return
     os.replace(temporary, target)
     # POSIX: renaming one hard link of a file onto another does nothing and leaves both
     temporary.unlink(missing_ok=True)
@@ -55,6 +58,15 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty if there is none that can be read."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def write_json(path: Path, value: Any) -> None:

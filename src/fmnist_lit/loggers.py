@@ -81,9 +81,10 @@ class TensorBoardLogger(LightningTensorBoardLogger):
             from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
             # what SummaryWriter(purge_step=…) does; but Lightning makes the writer before the step is known
+            void_from = step if "accuracy/train" in metrics else step + 1  # a test follows its epoch
             restart = SessionLog(status=SessionLog.START)
-            self.experiment.file_writer.add_event(Event(step=step, file_version="brain.Event:2"))
-            self.experiment.file_writer.add_event(Event(step=step, session_log=restart))
+            self.experiment.file_writer.add_event(Event(step=void_from, file_version="brain.Event:2"))
+            self.experiment.file_writer.add_event(Event(step=void_from, session_log=restart))
         self.earlier_events_void = True
         super().log_metrics(metrics, step)
         self.experiment.flush()

@@ -1,14 +1,14 @@
 """Going on with an earlier run: where it is, and what may differ from it."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf._utils import get_yaml_loader
 
 from fmnist_lit.config import ConfigError
+from fmnist_lit.files import read_json
 
 # Keys whose change does not make it another run
 MAY_CHANGE = {
@@ -39,13 +39,44 @@ def locate(ckpt_path: str) -> tuple[Path | None, Path]:
 
 
 def earlier_overrides(run_dir: Path) -> list[str]:
-    """The command line of the earlier run."""
-    return yaml.safe_load((run_dir / ".hydra" / "overrides.yaml").read_text()) or []
+    """The command line of the earlier run.
+
+    Raises:
+        ConfigError: if the run folder does not tell it, or tells more than a run writes there.
+    """
+    lines = read_yaml(run_dir / ".hydra" / "overrides.yaml") or []
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        raise ConfigError(f"{run_dir / '.hydra' / 'overrides.yaml'}: not a list of overrides")
+    for line in lines:
+        if line.lstrip("+~").startswith("hydra"):
+            raise ConfigError(f"{run_dir / '.hydra' / 'overrides.yaml'}: {line} is none of a run's own overrides")
+    return lines
 
 
 def earlier_config(run_dir: Path) -> dict[str, Any]:
-    """The configuration of the earlier run, interpolations as written."""
-    return OmegaConf.to_container(OmegaConf.load(run_dir / ".hydra" / "config.yaml"), resolve=False)
+    """The configuration of the earlier run, interpolations as written.
+
+    Raises:
+        ConfigError: if the run folder does not tell it.
+    """
+    config = read_yaml(run_dir / ".hydra" / "config.yaml")
+    if not isinstance(config, dict):
+        raise ConfigError(f"{run_dir / '.hydra' / 'config.yaml'}: not a configuration")
+    return config
+
+
+def read_yaml(file: Path) -> Any:
+    """The plain values in a YAML file; nothing in it is executed.
+
+    Raises:
+        ConfigError: if it cannot be read.
+    """
+    try:
+        with open(file, encoding="utf-8") as content:
+            return yaml.load(content, get_yaml_loader())  # OmegaConf's: a safe loader that takes 1e-3 for a number
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{file}: cannot be read: {reason}") from error
 
 
 def require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], source: str | Path) -> None:
@@ -66,11 +97,11 @@ def require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], source: str
         old, new = before.get(key, "nothing"), after.get(key, "nothing")
         if old != new:
             raise ConfigError(f"{key}={new}: the run in {source} has {old}; resuming keeps it, or start a new run")
-    laid_out = "total_steps" in str(now["scheduler"])
+    laid_out = "total_steps" in str(now.get("scheduler"))
     for key in ("trainer.max_epochs", "trainer.max_steps"):
-        if laid_out and before[key] != after[key]:
+        if laid_out and before.get(key) != after.get(key):
             raise ConfigError(
-                f"{key}={after[key]}: the schedule of the run in {source} is laid out for {before[key]}; "
+                f"{key}={after.get(key)}: the schedule of the run in {source} is laid out for {before.get(key)}; "
                 "resume to that, or start a new run"
             )
 
@@ -85,10 +116,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def is_complete(run_dir: Path, max_epochs: int, max_steps: int) -> bool:
     """Whether a run has nothing left to do."""
-    file = run_dir / "results.json"
-    if not file.is_file():
-        return False
-    results = json.loads(file.read_text())
+    results = read_json(run_dir / "results.json")
     if results.get("status") != "completed":
         return False
-    return results["epochs"] >= max_epochs or 0 < max_steps <= results["steps"]
+    return results.get("epochs", 0) >= max_epochs or 0 < max_steps <= results.get("steps", 0)

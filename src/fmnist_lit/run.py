@@ -6,10 +6,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from fmnist_lit import config
-from fmnist_lit.files import remove_orphans, write_json
+from fmnist_lit.files import read_json, remove_orphans, write_json
 from fmnist_lit.signals import InterruptedRunError, stop_request
 from fmnist_lit.status import DivergedError
 
@@ -27,9 +29,10 @@ def run(cfg: DictConfig) -> float:
 
     Raises:
         SystemExit: with 128 + the signal's number, if a signal interrupted the run, or with 1 if it did not complete
-            and ``sweep.fail_fast`` is set; that ends a sweep too.
+            and ``sweep.fail_fast`` is set; that ends a sweep too. With 2, outside a sweep, if it may not be resumed so.
     """
     run_dir = Path(cfg.run_dir)
+    earlier, refused = read_json(run_dir / "results.json"), False
     results = {"status": "running", **dict.fromkeys(FIGURES), "seed": cfg.seed}
     results["started"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     with stop_request.listening():
@@ -43,25 +46,44 @@ def run(cfg: DictConfig) -> float:
             results |= {"status": "completed", **train(cfg)}
         except InterruptedRunError as stop:
             results |= {"status": "interrupted", "signal": str(stop)}
-            log.error("Interrupted by %s. Go on with: python -m fmnist_lit ckpt_path=%s", stop, relative(run_dir))
+            log.error("Interrupted by %s. %s", stop, how_to_go_on(run_dir))
         except DivergedError as error:
             results |= {"status": "diverged", "diverged_step": error.step}
             log.error("Diverged: %s. A lower optimizer.lr than %s usually helps.", error, cfg.optimizer.get("lr"))
+        except config.ConfigError as error:  # of a run to resume: what is known of that stays
+            results = earlier or results | {"status": "failed", "error": str(error)}
+            log.error("error: %s", error)
+            refused = True
         except Exception as error:
             reason = (str(error).splitlines() or [""])[0]
             results |= {"status": "failed", "error": f"{type(error).__name__}: {reason}"}
             log.exception("Failed: %s", results["error"])  # with the traceback in train.log
-        try:
-            write_json(run_dir / "results.json", results)
-        except OSError as error:
-            log.error("Failed: %s cannot be written: %s", run_dir / "results.json", error)
-    if results["status"] == "interrupted":
+        with stop_request.deferring():
+            try:
+                write_json(run_dir / "results.json", results)
+            except OSError as error:
+                log.error("Failed: %s cannot be written: %s", run_dir / "results.json", error)
+    if stop_request.signum is not None:
         raise SystemExit(128 + stop_request.signum)
+    if refused and not in_sweep():
+        raise SystemExit(2)
     if results["status"] == "completed":
         log.info("%s", summary(run_dir, results))
     elif cfg.sweep.fail_fast:
         raise SystemExit(1)
     return math.nan if results["val_accuracy"] is None else results["val_accuracy"]
+
+
+def how_to_go_on(run_dir: Path) -> str:
+    """What to type after an interruption."""
+    if (run_dir / "checkpoints" / "last.ckpt").exists():
+        return f"Go on with: python -m fmnist_lit ckpt_path={relative(run_dir)}"
+    return "No step was taken."
+
+
+def in_sweep() -> bool:
+    """Whether this is one job of several."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def summary(run_dir: Path, results: dict[str, Any]) -> str:

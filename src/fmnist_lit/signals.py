@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -50,15 +51,18 @@ class StopRequest:
     def listening(self) -> Iterator[None]:
         """Handle the signals in this block, where the thread may; forget any earlier one."""
         self.signum = None
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {signum: signal.signal(signum, self.receive) for signum in SIGNALS}
+        before = self.install()
         try:
             yield
         finally:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
+
+    def install(self) -> dict[signal.Signals, Any]:
+        """Be the handler of the signals, where the thread may; returns those before."""
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+        return {signum: signal.signal(signum, self.receive) for signum in SIGNALS}
 
     @contextlib.contextmanager
     def deferring(self) -> Iterator[None]:

@@ -89,6 +89,7 @@ def quieten_lightning() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")
+    warnings.filterwarnings("ignore", message="Total length of `list`")  # no validation was asked for
 
 
 def make_trainer(cfg: DictConfig) -> Trainer:

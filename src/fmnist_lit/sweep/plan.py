@@ -12,7 +12,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 
 from fmnist_lit.config import ConfigError
-from fmnist_lit.files import write_json
+from fmnist_lit.files import read_json, write_json
 from fmnist_lit.status import FINISHED
 
 LONGEST_NAME = 160  # bytes; file systems stop at 255
@@ -110,7 +110,4 @@ def still_to_do(sweep_dir: Path, batch: Sequence[Sequence[str]], varied: set[str
 
 def status(run_dir: Path) -> str | None:
     """The status in a run folder; None if it has none that can be read."""
-    try:
-        return json.loads((run_dir / "results.json").read_text())["status"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    return read_json(run_dir / "results.json").get("status")

@@ -147,11 +147,9 @@ def rank(sweep_dir: Path, jobs: Sequence[Job], varied: Sequence[str], problems: 
     """
     parameters = [key for key in varied if key != SEED]
     datasets = list(dict.fromkeys(str(job.results.get("dataset")) for job in jobs if job.status == "completed"))
-    alike: dict[Any, list[Job]] = {}
+    alike: dict[tuple, list[Job]] = {}
     for job in jobs:
-        # a job that does not tell what it ran is like no other
-        own = job.run_dir if job.overrides is None else tuple(identity(job.value(key)) for key in parameters)
-        alike.setdefault(own, []).append(job)
+        alike.setdefault(tuple(identity(job.value(key)) for key in parameters), []).append(job)
     groups, unranked = [], []
     for members in alike.values():
         counted: dict[Any, Job] = {}

@@ -35,7 +35,9 @@ def judge(table: Table) -> Verdict:
     """The verdict on a sweep."""
     warnings = [*table.problems, *data_warnings(table), *status_warnings(table)]
     if len(table.datasets) > 1:
-        return Verdict("No ranking: the jobs ran on different data sets, whose figures do not compare.", None, warnings)
+        return Verdict(
+            "No ranking: the jobs ran on different data sets, whose figures do not compare.", None, tuple(warnings)
+        )
     if not table.ranked:
         return Verdict("No job has completed with a validation accuracy so far.", None, tuple(warnings))
     best = table.ranked[0]

@@ -1,0 +1,210 @@
+"""What an epoch costs here and elsewhere: this project beside a bare loop, the tutorial, a template, JAX, scikit-learn.
+
+    uv run --with jax,scikit-learn,matplotlib python scripts/benchmark.py --batch-size 64 512 --output docs
+    uv run --with matplotlib python scripts/benchmark.py --growth --output docs
+    uv run python scripts/benchmark.py --contenders bare fmnist_lit --threads 1
+    uv run python scripts/benchmark.py --contenders bare fmnist_lit --batch-size 512 --precision bf16-mixed
+    uv run python scripts/benchmark.py --contenders bare fmnist_lit --variant "trainer.steps_per_batch=1"
+
+An epoch is training on the 60,000 images in a new order and evaluating the 10,000 test images; 784-512-512-10 with
+ReLU, cross entropy, SGD with lr 1e-3. The contenders (scripts/reference_loops.py) take turns in one process, forwards
+and then backwards through their list; the first round warms them up and is not counted. A contender whose package is
+missing is left out, with a line that says so. The data is the real one if FMNIST_DATA_DIR holds it, else synthetic.
+"""
+
+import argparse
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from reference_loops import Setting, bare, fmnist_lit, jax, matmul, sklearn, template, tutorial
+
+LOOPS = {loop.__name__: loop for loop in (bare, fmnist_lit, tutorial, template, jax, sklearn, matmul)}
+WITH_PRECISION = {"bare", "fmnist_lit"}
+GROWTH = {
+    "batch_size": (16, 64, 256, 1024, 4096),
+    "hidden_size": (128, 256, 512, 1024),
+    "num_samples": (15_000, 30_000, 60_000),
+}
+
+
+@dataclass
+class Contender:
+    """A loop in a setting, what its turns took (seconds an epoch) and the test accuracy after the last."""
+
+    name: str
+    loop: Iterator[float]
+    device: str
+    matmul_precision: str  # a global of torch's, but what one contender chooses must not reach the others
+    seconds: list[float] = field(default_factory=list)
+    accuracy: float = float("nan")
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    def take_turn(self, epochs: int) -> None:
+        torch.set_float32_matmul_precision(self.matmul_precision)
+        self.synchronize()
+        start = time.perf_counter()
+        for _ in range(epochs):
+            self.accuracy = next(self.loop)
+        self.synchronize()
+        self.seconds.append((time.perf_counter() - start) / epochs)
+        self.matmul_precision = torch.get_float32_matmul_precision()
+
+    def synchronize(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+
+def measure(settings: dict[str, Setting], epochs: int, repeats: int) -> dict[str, Contender]:
+    """Let contenders take turns of ``epochs`` epochs: one that is not counted, then ``repeats`` that are.
+
+    What follows a space in a name tells variants of one contender apart.
+    """
+    default = torch.get_float32_matmul_precision()
+    contenders: dict[str, Contender] = {}
+    with ExitStack() as stack:
+        for name, setting in settings.items():
+            loop = stack.enter_context(closing(LOOPS[name.split()[0]](setting)))
+            contender = Contender(name, loop, setting.device, default)
+            try:
+                contender.take_turn(epochs)
+            except ImportError as error:
+                print(f"skipping {name}: {error}", flush=True)
+                continue
+            contender.seconds.clear()
+            contenders[name] = contender
+        for turn in range(repeats):
+            for contender in list(contenders.values())[:: -1 if turn % 2 else 1]:
+                contender.take_turn(epochs)
+                print(f"{turn + 1}/{repeats} {contender.name}: {contender.seconds[-1]:.3f} s", file=sys.stderr)
+    torch.set_float32_matmul_precision(default)
+    return contenders
+
+
+def compare(setting: Setting, names: Sequence[str], args: argparse.Namespace) -> str:
+    """All contenders side by side: a table, and a picture in ``args.output``."""
+    settings = dict.fromkeys(names, setting)
+    settings |= {f"fmnist_lit {more}": replace(setting, overrides=tuple(more.split())) for more in args.variant}
+    contenders = measure(settings, args.epochs, args.repeats).values()
+    medians = {c.name: c.median for c in contenders}
+    base, ours = (medians.get(name, float("nan")) for name in ("bare", "fmnist_lit"))
+    width = max(len(name) for name in [*medians, "contender"])
+    title = f"batch size {setting.batch_size}, {setting.precision}, seconds an epoch over {args.repeats} rounds"
+    lines = [title, f"{'contender':{width}}   median      min      max   / bare   / fmnist_lit   test accuracy"]
+    for c in contenders:
+        accuracy = "" if c.accuracy != c.accuracy else f"{100 * c.accuracy:14.2f} %"
+        seconds = f"{c.median:9.3f}{min(c.seconds):9.3f}{max(c.seconds):9.3f}"
+        lines.append(f"{c.name:{width}}{seconds}{c.median / base:9.3f}{c.median / ours:15.3f}{accuracy}")
+    if plt := args.output and pyplot():
+        figure, axes = plt.subplots(figsize=(8, 1 + 0.4 * len(medians)), layout="constrained")
+        spread = [[c.median - min(c.seconds), max(c.seconds) - c.median] for c in contenders]
+        colors = ["C1" if name.startswith("fmnist_lit") else "C0" for name in medians]
+        bars = axes.barh(list(medians), medians.values(), xerr=list(zip(*spread, strict=True)), color=colors, capsize=3)
+        axes.bar_label(bars, [f"{seconds:.2f} s" for seconds in medians.values()], padding=6)
+        axes.margins(x=0.15)
+        axes.invert_yaxis()
+        axes.set(title=title, xlabel="median, with minimum and maximum")
+        figure.savefig(args.output / f"benchmark_batch_{setting.batch_size}.png", dpi=150)
+    return "\n".join(lines)
+
+
+def grow(setting: Setting, names: Sequence[str], args: argparse.Namespace) -> str:
+    """How the cost of an epoch grows with one size at a time: a table, and a picture in ``args.output``."""
+    lines = [f"{f'{setting.precision}, seconds an epoch':32}{''.join(f'{name:>12}' for name in names)}"]
+    panels = []
+    if plt := args.output and pyplot():
+        figure, panels = plt.subplots(1, len(GROWTH), figsize=(12, 4), layout="constrained", sharey=True)
+    for index, (size, values) in enumerate(GROWTH.items()):
+        medians = []
+        for value in values:
+            results = measure(dict.fromkeys(names, replace(setting, **{size: value})), args.epochs, args.repeats)
+            medians.append([results[name].median for name in names])
+            lines.append(f"{size.replace('_', ' '):22}{value:10,}{''.join(f'{m:12.3f}' for m in medians[-1])}")
+        if plt:
+            panels[index].loglog(values, medians, "o-", label=names)
+            panels[index].set(xlabel=size.replace("_", " "), ylabel="seconds an epoch" if index == 0 else "")
+            panels[index].set_xticks(values, [f"{value:,}" for value in values])
+            panels[index].minorticks_off()
+            panels[index].legend()
+            figure.savefig(args.output / "benchmark_growth.png", dpi=150)
+    return "\n".join(lines)
+
+
+def pyplot() -> ModuleType | None:
+    """Matplotlib's pyplot, drawing to files, if it is installed."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("no picture: matplotlib is not installed")
+        return None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def circumstances(setting: Setting) -> str:
+    """Hardware, versions, commit and data set, to stand above the tables."""
+    cpus = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    gpu = f"{torch.cuda.get_device_name()}; " if setting.device == "cuda" else ""
+    packages = ("torch", "lightning", "jax", "scikit-learn")
+    installed = {d.name: d.version for d in metadata.distributions() if d.name in packages}
+    describe = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
+    commit = subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip()
+    return (
+        f"{gpu}{cpus[0] if cpus else 'unknown CPU'}, {len(os.sched_getaffinity(0))} cores, "
+        f"{torch.get_num_threads()} threads\n"
+        f"{', '.join(f'{name} {installed[name]}' for name in packages if name in installed)}; "
+        f"commit {commit}; data: {setting.dataset}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--contenders", nargs="+", choices=LOOPS, metavar="NAME", help=f"of {', '.join(LOOPS)}")
+    parser.add_argument("--variant", action="append", default=[], metavar="OVERRIDES", help="one more fmnist_lit")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--batch-size", type=int, nargs="+", default=[64])
+    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true")
+    parser.add_argument("--epochs", type=int, default=1, help="in each turn")
+    parser.add_argument("--repeats", type=int, default=5, help="turns that are counted")
+    parser.add_argument("--threads", type=int, help="CPU threads of each contender; torch's own choice if not given")
+    parser.add_argument("--growth", action="store_true", help="cost against batch, hidden size and number of samples")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="write tables and pictures there, too")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.output:
+        args.output.mkdir(parents=True, exist_ok=True)
+    names = args.contenders or (["bare", "fmnist_lit"] if args.growth else list(LOOPS))
+    for name in set(names) - WITH_PRECISION if args.precision != "32-true" else ():
+        print(f"skipping {name}: it knows no {args.precision}")
+        names.remove(name)
+    setting = Setting(args.device, args.batch_size[0], precision=args.precision)
+    setting = replace(setting, total_epochs=args.epochs * (args.repeats + 1))
+    text = circumstances(setting)
+    print(text)
+    settings = [setting] if args.growth else [replace(setting, batch_size=size) for size in args.batch_size]
+    for setting in settings:
+        table = (grow if args.growth else compare)(setting, names, args)
+        print(f"\n{table}", flush=True)
+        text += f"\n\n{table}"
+    if args.output:
+        (args.output / f"benchmark{'_growth' if args.growth else ''}.txt").write_text(f"{text}\n")
+
+
+if __name__ == "__main__":
+    main()

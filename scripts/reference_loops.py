@@ -1,0 +1,359 @@
+"""The loops that scripts/benchmark.py measures, each written the way its people write it.
+
+A contender is a generator: each ``next()`` trains one epoch on all training images in a new order, evaluates all test
+images and yields the test accuracy. What it needs beforehand is made before the first epoch, which is not counted.
+All of them train the same network on the same images: Flatten, Linear and ReLU twice, Linear; cross entropy; plain SGD.
+"""
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from threading import Semaphore
+
+import torch
+from hydra import compose, initialize_config_dir
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+from torchvision.transforms import ToTensor
+
+from fmnist_lit import train as project
+from fmnist_lit.data import load_images
+
+LR = 1e-3
+EVAL_BATCH_SIZE = 2000
+DATA_DIR = os.environ.get("FMNIST_DATA_DIR", "data")
+CONF = Path(__file__).parents[1] / "conf"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the contenders have in common.
+
+    Attributes:
+        total_epochs: the most that will be asked of a contender.
+        overrides: for fmnist_lit only, as on its command line.
+    """
+
+    device: str = "cpu"
+    batch_size: int = 64
+    hidden_size: int = 512
+    num_samples: int = 60_000
+    precision: str = "32-true"
+    total_epochs: int = 1000
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def dataset(self) -> str:
+        return load_images("auto", DATA_DIR, 0)[0]
+
+    def images(self, split: str) -> tuple[Tensor, Tensor]:
+        """Pixels (N, 1, 28, 28) uint8 and labels (N,) int64 of ``train`` or ``test``."""
+        _, train, test = load_images("auto", DATA_DIR, 0)
+        images = train[: self.num_samples] if split == "train" else test
+        return images.pixels, images.labels
+
+    def rows(self, split: str) -> tuple[Tensor, Tensor]:
+        """Images (N, 784) float32 in [0, 1] and labels (N,) int64, whole on the device."""
+        pixels, labels = self.images(split)
+        return pixels.flatten(1).to(self.device, torch.float32).div_(255), labels.to(self.device)
+
+    def model(self) -> nn.Sequential:
+        """The network with torch's own initial weights, the same in every contender that takes it from here."""
+        torch.manual_seed(0)
+        size = self.hidden_size
+        layers = nn.Flatten(), nn.Linear(784, size), nn.ReLU(), nn.Linear(size, size), nn.ReLU(), nn.Linear(size, 10)
+        return nn.Sequential(*layers).to(self.device)
+
+
+def bare(setting: Setting) -> Iterator[float]:
+    """A plain loop over tensors in memory: no item, no copy and no number leaves the device before the epoch ends."""
+    model = setting.model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR, fused=True)
+    images, labels = setting.rows("train")
+    test_batches = list(zip(*(rows.split(EVAL_BATCH_SIZE) for rows in setting.rows("test")), strict=True))
+    autocast = torch.autocast(setting.device, torch.bfloat16, enabled=setting.precision == "bf16-mixed")
+    while True:
+        loss_sum, correct = torch.zeros(2, device=setting.device)
+        for rows in torch.randperm(len(labels), device=setting.device).split(setting.batch_size):
+            x, y = images.index_select(0, rows), labels.index_select(0, rows)  # a quarter of the time of images[rows]
+            with autocast:
+                logits = model(x)
+                loss = F.cross_entropy(logits, y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            loss_sum += loss.detach() * len(y)
+            correct += (logits.argmax(dim=1) == y).sum()
+        test_loss, test_correct = torch.zeros(2, device=setting.device)
+        with torch.inference_mode(), autocast:
+            for x, y in test_batches:
+                logits = model(x)
+                test_loss += F.cross_entropy(logits, y) * len(y)
+                test_correct += (logits.argmax(dim=1) == y).sum()
+        figures = torch.stack([loss_sum, correct, test_loss, test_correct]).tolist()
+        yield figures[-1] / sum(len(y) for _, y in test_batches)
+
+
+def fmnist_lit(setting: Setting) -> Iterator[float]:
+    """``python -m fmnist_lit experiment=tutorial data.shuffle=true``, with all that a user gets: TensorBoard,
+    metrics.csv, train.log, checkpoints, metrics.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        overrides = [
+            "experiment=tutorial",  # trains on all images, evaluates the test images after each epoch
+            "data.shuffle=true",
+            f"data.batch_size={setting.batch_size}",
+            f"data.train_size={setting.num_samples}",
+            f"model.hidden_sizes=[{setting.hidden_size},{setting.hidden_size}]",
+            f"optimizer.lr={LR}",
+            f"trainer.accelerator={setting.device}",
+            f"trainer.precision={setting.precision}",
+            f"trainer.max_epochs={setting.total_epochs + 1}",  # one more, so that the last is held open
+            f"run_dir='{folder}'",
+            *setting.overrides,
+        ]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("config", overrides)
+        project.quieten_lightning()
+        log = logging.getLogger("fmnist_lit")  # its line an epoch, which Hydra sends to the screen and to train.log
+        log.setLevel(logging.INFO)
+        log.propagate = False
+        log.handlers = [logging.FileHandler(Path(folder) / "train.log")]
+        trainer = project.make_trainer(cfg)
+        datamodule = project.make_datamodule(cfg, trainer)
+        cfg.total_steps = project.count_steps(cfg, datamodule)
+        classifier = project.make_classifier(cfg, setting.model().cpu(), datamodule)
+        for _ in epochs_of_fit(trainer, classifier, datamodule):
+            yield classifier.metrics["accuracy/test"]
+
+
+def tutorial(setting: Setting) -> Iterator[float]:
+    """The optimisation tutorial's train loop and test loop, without their print."""
+    train_batches, test_batches = loader(setting, "train"), loader(setting, "test")
+    model, loss_fn = setting.model(), nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+    while True:
+        model.train()
+        for batch, (images, labels) in enumerate(train_batches):
+            images, labels = images.to(setting.device), labels.to(setting.device)
+            loss = loss_fn(model(images), labels)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if batch % 100 == 0:
+                loss = loss.item()
+        model.eval()
+        test_loss, correct = 0.0, 0.0
+        with torch.no_grad():
+            for images, labels in test_batches:
+                images, labels = images.to(setting.device), labels.to(setting.device)
+                logits = model(images)
+                test_loss += loss_fn(logits, labels).item()
+                correct += (logits.argmax(1) == labels).type(torch.float).sum().item()
+        yield correct / len(test_batches.dataset)
+
+
+def template(setting: Setting) -> Iterator[float]:
+    """Lightning the way the popular templates use it: DataLoader, torchmetrics and self.log at every step."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(
+            accelerator=setting.device,
+            devices=1,
+            max_epochs=setting.total_epochs + 1,
+            logger=[TensorBoardLogger(folder), CSVLogger(folder)],
+            callbacks=[ModelCheckpoint(f"{folder}/checkpoints", monitor="val/acc", mode="max", save_last=True)],
+            enable_progress_bar=False,  # in its favour
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        module = TemplateModule(setting.model().cpu())
+        for _ in epochs_of_fit(trainer, module, loader(setting, "train"), loader(setting, "test")):
+            yield float(trainer.callback_metrics["val/acc"])
+
+
+class TemplateModule(LightningModule):
+    """The LightningModule of ``template``."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = nn.CrossEntropyLoss()
+        self.metrics = nn.ModuleDict()
+        for split in ("train_", "val_"):  # "train" alone is a method of a ModuleDict
+            self.metrics[split] = nn.ModuleDict({"loss": MeanMetric(), "acc": MulticlassAccuracy(10, average="micro")})
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=LR)
+
+    def step(self, split: str, batch: tuple[Tensor, Tensor]) -> Tensor:
+        images, labels = batch
+        logits = self.model(images)
+        loss = self.loss(logits, labels)
+        metrics = self.metrics[f"{split}_"]
+        metrics["loss"](loss)
+        metrics["acc"](logits.argmax(dim=1), labels)
+        self.log(f"{split}/loss", metrics["loss"], on_step=split == "train", on_epoch=True, prog_bar=True)
+        self.log(f"{split}/acc", metrics["acc"], on_step=False, on_epoch=True, prog_bar=True)
+        return loss
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        return self.step("train", batch)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+        self.step("val", batch)
+
+
+def jax(setting: Setting) -> Iterator[float]:
+    """An epoch jitted as one scan over its batches."""
+    os.environ["NPROC"] = str(torch.get_num_threads())  # the size of XLA's thread pool
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    import jax
+    import jax.numpy as jnp
+
+    if setting.device == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    elif jax.default_backend() != "gpu":
+        raise ImportError("jax without CUDA")
+    jax.config.update("jax_default_matmul_precision", "highest")  # float32, as torch's default
+    layers = [layer for layer in setting.model().cpu() if isinstance(layer, nn.Linear)]
+    params = [(jnp.array(layer.weight.detach().T), jnp.array(layer.bias.detach())) for layer in layers]
+    data = [jnp.array(rows.cpu()) for split in ("train", "test") for rows in setting.rows(split)]
+
+    def loss_and_correct(params, x, y):
+        for weight, bias in params[:-1]:
+            x = jax.nn.relu(x @ weight + bias)
+        log_p = jax.nn.log_softmax(x @ params[-1][0] + params[-1][1])
+        return -jnp.take_along_axis(log_p, y[:, None], axis=1).mean(), (log_p.argmax(axis=1) == y).sum()
+
+    @partial(jax.jit, donate_argnums=0)
+    def epoch(params, key, images, labels, test_images, test_labels):
+        def step(params, rows):
+            objective = jax.value_and_grad(loss_and_correct, has_aux=True)
+            (loss, correct), grads = objective(params, images[rows], labels[rows])
+            return jax.tree.map(lambda p, g: p - LR * g, params, grads), (loss * len(rows), correct)
+
+        order = jax.random.permutation(key, len(labels))
+        whole = len(order) - len(order) % setting.batch_size
+        params, sums = jax.lax.scan(step, params, order[:whole].reshape(-1, setting.batch_size))
+        sums = jax.tree.map(jnp.sum, sums)
+        if whole < len(order):  # a last, short batch
+            params, rest = step(params, order[whole:])
+            sums = jax.tree.map(jnp.add, sums, rest)
+        return params, sums, loss_and_correct(params, test_images, test_labels)
+
+    for key in jax.random.split(jax.random.key(0), setting.total_epochs):
+        params, _, (_, correct) = jax.block_until_ready(epoch(params, key, *data))
+        yield float(correct) / len(data[-1])
+
+
+def sklearn(setting: Setting) -> Iterator[float]:
+    """scikit-learn's MLPClassifier with plain SGD, from its own (larger) initial weights; on the CPU only."""
+    from sklearn.neural_network import MLPClassifier
+    from threadpoolctl import threadpool_limits
+
+    if setting.device != "cpu":
+        raise ImportError("scikit-learn has no GPU")
+    images, labels = (rows.numpy() for rows in setting.rows("train"))
+    test_images, test_labels = (rows.numpy() for rows in setting.rows("test"))
+    sizes = (setting.hidden_size, setting.hidden_size)
+    options = {"solver": "sgd", "momentum": 0.0, "alpha": 0.0, "learning_rate_init": LR, "random_state": 0}
+    model = MLPClassifier(sizes, batch_size=setting.batch_size, **options)
+    while True:
+        with threadpool_limits(torch.get_num_threads(), "blas"):
+            model.partial_fit(images, labels, classes=range(10))
+            accuracy = model.score(test_images, test_labels)
+        yield accuracy
+
+
+def matmul(setting: Setting) -> Iterator[float]:
+    """The matrix products of an epoch and nothing else, at torch's own rate."""
+    images, test_images = setting.rows("train")[0], setting.rows("test")[0]
+    w1, w2, w3 = (layer.weight.detach() for layer in setting.model() if isinstance(layer, nn.Linear))
+    while True:
+        with torch.inference_mode():
+            for x in images.split(setting.batch_size):
+                h1 = x @ w1.T
+                h2 = h1 @ w2.T
+                grad3 = h2 @ w3.T
+                grad3.T @ h2
+                grad2 = grad3 @ w3
+                grad2.T @ h1
+                grad1 = grad2 @ w2
+                grad1.T @ x
+            for x in test_images.split(EVAL_BATCH_SIZE):
+                x @ w1.T @ w2.T @ w3.T
+        yield float("nan")
+
+
+class Images(Dataset):
+    """Items made as torchvision.datasets.FashionMNIST makes them: a PIL image from the tensor, then the transform."""
+
+    def __init__(self, pixels: Tensor, labels: Tensor) -> None:
+        self.pixels, self.labels, self.transform = pixels.squeeze(1), labels, ToTensor()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.pixels[index].numpy(), mode="L")), int(self.labels[index])
+
+
+def loader(setting: Setting, split: str) -> DataLoader:
+    """The DataLoader that comes to mind first."""
+    return DataLoader(Images(*setting.images(split)), batch_size=setting.batch_size, shuffle=split == "train")
+
+
+class Gate(Callback):
+    """Holds a fit at the start of every epoch until it may pass.
+
+    Between two passes lies everything that belongs to one epoch and nothing else: all batches with all hooks, the
+    evaluation, the metrics, what the loggers write, the checkpoint, and the Trainer's own work around them; not the
+    set-up and the teardown of the fit.
+    """
+
+    def __init__(self) -> None:
+        self.arrived, self.may_pass, self.closed = Semaphore(0), Semaphore(0), False
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.arrived.release()
+        self.may_pass.acquire()
+        if self.closed:
+            raise GateClosed
+
+
+class GateClosed(Exception):
+    """Ends a fit whose epochs nobody asks for any more."""
+
+
+def epochs_of_fit(trainer: Trainer, *fit_arguments: object) -> Iterator[None]:
+    """Run a fit, which owns its loop, as a generator of epochs: in a thread that rests between them."""
+    gate = Gate()
+    trainer.callbacks.append(gate)
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=[torch.get_num_threads()]) as thread:
+        fit = thread.submit(trainer.fit, *fit_arguments)
+        fit.add_done_callback(lambda _: gate.arrived.release())
+        try:
+            for epoch in count():
+                gate.arrived.acquire()
+                if fit.done():
+                    break
+                if epoch:
+                    yield
+                gate.may_pass.release()
+            fit.result()  # or what went wrong in it
+        finally:
+            gate.closed = True
+            gate.may_pass.release()
