@@ -50,7 +50,7 @@ def launch(arguments: Sequence[str]) -> int:
     """Run a command line.
 
     Returns:
-        The exit code: 0 completed, 1 failed or diverged, 2 a bad configuration.
+        The exit code: 0 completed, 1 failed or diverged, 2 a bad configuration, 128 + the number of a signal.
     """
     args = get_args_parser().parse_intermixed_args(list(arguments))
     if not os.environ.get("FMNIST_DATA_DIR"):
@@ -74,14 +74,18 @@ def launch(arguments: Sequence[str]) -> int:
         return 0
     flags = [argument for argument in arguments if argument not in args.overrides]
     sys.argv[1:] = [*flags, *start.overrides]
-    if not start.is_sweep:
-        main()
-        return exit_code([start.folder])
+    ended = None
     try:
         main()
+    except SystemExit as end:  # a signal, a refusal, or fail_fast
+        ended = end.code
     finally:
-        conclude(start.folder)
-    return exit_code(path.parent for path in start.folder.glob("*/results.json"))
+        if start.is_sweep:
+            conclude(start.folder)
+    if ended is not None:
+        return int(ended)
+    folders = [path.parent for path in start.folder.glob("*/results.json")] if start.is_sweep else [start.folder]
+    return exit_code(folders)
 
 
 @dataclass(frozen=True)

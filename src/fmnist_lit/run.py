@@ -53,7 +53,7 @@ def run(cfg: DictConfig) -> float:
         except config.ConfigError as error:  # of a run to resume: what is known of that stays
             results = earlier or results | {"status": "failed", "error": str(error)}
             log.error("error: %s", error)
-            refused = True
+            refused = bool(earlier)
         except Exception as error:
             reason = (str(error).splitlines() or [""])[0]
             results |= {"status": "failed", "error": f"{type(error).__name__}: {reason}"}
