@@ -9,7 +9,7 @@
 An epoch is training on the 60,000 images in a new order and evaluating the 10,000 test images; 784-512-512-10 with
 ReLU, cross entropy, SGD with lr 1e-3. The contenders (scripts/reference_loops.py) take turns in one process, forwards
 and then backwards through their list; the first round warms them up and is not counted. A contender whose package is
-missing is left out, with a line that says so. The data is the real one if FMNIST_DATA_DIR holds it, else synthetic.
+missing is left out, with a line that says so. The data is what data=auto finds, through FMNIST_DATA_DIR or in data/.
 """
 
 import argparse
@@ -30,7 +30,7 @@ import torch
 from reference_loops import Setting, bare, fmnist_lit, jax, matmul, sklearn, template, tutorial
 
 LOOPS = {loop.__name__: loop for loop in (bare, fmnist_lit, tutorial, template, jax, sklearn, matmul)}
-WITH_PRECISION = {"bare", "fmnist_lit"}
+WITH_PRECISION = ("bare", "fmnist_lit")
 GROWTH = {
     "batch_size": (16, 64, 256, 1024, 4096),
     "hidden_size": (128, 256, 512, 1024),
@@ -137,6 +137,8 @@ def grow(setting: Setting, names: Sequence[str], args: argparse.Namespace) -> st
             panels[index].loglog(values, medians, "o-", label=names)
             panels[index].set(xlabel=size.replace("_", " "), ylabel="seconds an epoch" if index == 0 else "")
             panels[index].set_xticks(values, [f"{value:,}" for value in values])
+            panels[index].yaxis.set_major_locator(plt.LogLocator(subs=(1, 2, 5)))
+            panels[index].yaxis.set_major_formatter("{x:g}")
             panels[index].minorticks_off()
             panels[index].legend()
             figure.savefig(args.output / "benchmark_growth.png", dpi=150)
@@ -166,7 +168,7 @@ def circumstances(setting: Setting) -> str:
     commit = subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip()
     return (
         f"{gpu}{cpus[0] if cpus else 'unknown CPU'}, {len(os.sched_getaffinity(0))} cores, "
-        f"{torch.get_num_threads()} threads\n"
+        f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f} before the start\n"
         f"{', '.join(f'{name} {installed[name]}' for name in packages if name in installed)}; "
         f"commit {commit}; data: {setting.dataset}"
     )
@@ -190,9 +192,9 @@ def main() -> None:
     if args.output:
         args.output.mkdir(parents=True, exist_ok=True)
     names = args.contenders or (["bare", "fmnist_lit"] if args.growth else list(LOOPS))
-    for name in set(names) - WITH_PRECISION if args.precision != "32-true" else ():
-        print(f"skipping {name}: it knows no {args.precision}")
-        names.remove(name)
+    if args.precision != "32-true":
+        print(f"only {' and '.join(WITH_PRECISION)} know {args.precision}")
+        names = [name for name in names if name in WITH_PRECISION]
     setting = Setting(args.device, args.batch_size[0], precision=args.precision)
     setting = replace(setting, total_epochs=args.epochs * (args.repeats + 1))
     text = circumstances(setting)
