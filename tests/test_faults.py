@@ -355,8 +355,8 @@ def kept(tmp_path_factory) -> Path:
 def stopped(kept, launch_here, tmp_path, capsys) -> Path:
     """The folder of a run that was stopped in the second of its four steps."""
     if not kept.exists():
-        with signal_at(2), contextlib.suppress(SystemExit):
-            launch_here(*TINY, "trainer.max_epochs=1", "hydra.run.dir=stopped")
+        with signal_at(2):
+            assert launch_here(*TINY, "trainer.max_epochs=1", "hydra.run.dir=stopped") == 143
         (tmp_path / "stopped").rename(kept)
     shutil.copytree(kept, tmp_path / "stopped")
     capsys.readouterr()
@@ -397,8 +397,8 @@ def test_file_that_is_no_checkpoint_of_ours_is_refused_by_name(launch_here, tmp_
 def test_best_checkpoint_that_runs_code_is_refused_at_the_end(launch_here, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     spoiling = (*TINY, "optimizer=adam", "scheduler=exponential", "scheduler.gamma=1000")
-    with signal_at(9), contextlib.suppress(SystemExit):  # in the third epoch, which is worse
-        launch_here(*spoiling, "hydra.run.dir=run")
+    with signal_at(9):  # in the third epoch, which is worse
+        assert launch_here(*spoiling, "hydra.run.dir=run") == 143
     torch.save({"state_dict": Bomb(tmp_path / "ran")}, tmp_path / "run" / "checkpoints" / "best.ckpt")
     assert launch_here("ckpt_path=run") == 1
     assert "best.ckpt" in "".join(capsys.readouterr())

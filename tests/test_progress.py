@@ -1,4 +1,5 @@
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,3 +10,10 @@ from fmnist_lit.progress import ProgressBar
 def test_bar_is_shown_in_a_terminal_only(monkeypatch, terminal):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     assert ProgressBar().is_enabled is terminal
+
+
+def test_bar_counts_batches_and_epochs_from_one():
+    bar = ProgressBar()
+    bar._trainer = SimpleNamespace(datamodule=SimpleNamespace(batches_per_epoch=313), max_epochs=2)
+    assert bar.total_train_batches == 313
+    assert bar._get_train_description(0) == "epoch 1/2"

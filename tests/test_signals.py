@@ -197,8 +197,8 @@ def test_signal_while_a_checkpoint_is_written_does_not_harm_it(configure, tmp_pa
 
 
 def test_signal_stops_a_sweep_before_its_next_job(launch_here, tmp_path):
-    with signal_at(9), pytest.raises(SystemExit, match="143"):  # a step that the first job, of 8 steps, has not
-        launch_here("-m", *TINY, "trainer.max_epochs=2,3,4", "hydra.sweep.dir=sweep")
+    with signal_at(9):  # a step that the first job, of 8 steps, has not
+        assert launch_here("-m", *TINY, "trainer.max_epochs=2,3,4", "hydra.sweep.dir=sweep") == 143
     statuses = {file.parent.name: results(file.parent)["status"] for file in tmp_path.glob("sweep/*/results.json")}
     assert statuses == {"trainer.max_epochs=2": "completed", "trainer.max_epochs=3": "interrupted"}
 

@@ -1,7 +1,9 @@
-"""Lightning's Rich progress bar, counting batches where the Trainer counts chunks of them."""
+"""Lightning's Rich progress bar, counting batches where the Trainer counts chunks of them, and epochs from 1."""
 
 import sys
+from typing import Any
 
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
 
@@ -12,3 +14,15 @@ class ProgressBar(RichProgressBar):
         super().__init__(refresh_rate=refresh_rate)
         if not sys.stdout.isatty():
             self.disable()
+
+    @property
+    def total_train_batches(self) -> int:
+        return self.trainer.datamodule.batches_per_epoch
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, chunk: Any, chunk_index: int
+    ) -> None:
+        super().on_train_batch_end(trainer, module, outputs, chunk, module.progress.batches - 1)
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"
