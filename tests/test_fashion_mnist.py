@@ -155,7 +155,7 @@ def test_full_disk_is_not_taken_for_missing_data(tiny_idx, tmp_path, monkeypatch
         raise OSError(28, "No space left on device")
 
     tiny_idx.write(tmp_path)
-    monkeypatch.setattr(FashionMNIST, "download", unpack)
+    monkeypatch.setattr(fashion_mnist, "extract_archive", unpack)
     with pytest.raises(Exception, match="No space left") as caught:
         fashion_mnist.load(tmp_path)
     assert not isinstance(caught.value, DataMissingError)

@@ -264,7 +264,7 @@ def test_command_line_is_interrupted_and_resumed_to_the_same_bits(launch_here, t
     assert_stops(child, child.wait, signal.SIGINT, 130)
 
     epochs = f"trainer.max_epochs={len(rows(run_dir)) + 2}"
-    assert launch_here("ckpt_path=run", epochs) == 0
+    assert Child(lambda: launch_here("ckpt_path=run", epochs), tmp_path / "screen").wait() == 0
     assert launch_here(*ADAM, epochs, "hydra.run.dir=whole") == 0
     assert outcome(run_dir) == outcome(tmp_path / "whole")
     assert points(run_dir) == points(tmp_path / "whole")

@@ -179,7 +179,10 @@ def check_value(key: str, path: tuple[str, ...], value: Any) -> None:
         raise ConfigError(f"{key}={show(value)}: must be the name of a file in conf/{key}")
     if path[0] in ("callbacks", "logger") and len(path) == 2 and not isinstance(value, DictConfig):
         raise ConfigError(f"{key}={show(value)}: must have a _target_; ~{key} leaves it out")
-    plain = OmegaConf.to_container(value, resolve=True) if isinstance(value, ListConfig) else value
+    try:
+        plain = OmegaConf.to_container(value, resolve=True) if isinstance(value, ListConfig) else value
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{key}={value}: cannot be resolved: {str(error).splitlines()[0]}") from error
     rule = RULES.get(key, FINITE if isinstance(plain, float) else None)
     if rule is not None and not rule.check(plain):
         raise ConfigError(f"{key}={show(plain)}: must be {rule.allowed}")

@@ -16,6 +16,7 @@ from urllib.error import URLError
 from filelock import FileLock
 from torch import Tensor
 from torchvision.datasets import FashionMNIST
+from torchvision.datasets.utils import extract_archive
 
 log = logging.getLogger(__name__)
 
@@ -106,27 +107,29 @@ def find_damage(data_dir: Path) -> dict[str, str]:
 
 def obtain(data_dir: Path, stage: Path) -> None:
     """Unpack all files under ``stage``, from the archives in ``data_dir`` that are good and else from a mirror."""
-    damage = {name: reason for name, reason in find_damage(data_dir).items() if reason != "missing"}
+    unusable = find_damage(data_dir)
+    damage = {name: reason for name, reason in unusable.items() if reason != "missing"}
     raw_folder(stage).mkdir(parents=True)
     missing = []
     for name, md5 in FashionMNIST.resources:
-        archive = raw_folder(data_dir) / name
-        if archive.is_file() and digest(archive, "md5") == md5:
+        archive, unpacked = raw_folder(data_dir) / name, name.removesuffix(".gz")
+        if unpacked not in unusable:
+            shutil.copyfile(raw_folder(data_dir) / unpacked, raw_folder(stage) / unpacked)
+        elif archive.is_file() and digest(archive, "md5") == md5:
             shutil.copyfile(archive, raw_folder(stage) / name)
-            continue
-        missing.append(name)
-        if archive.is_file():
-            damage[name] = "its content differs from the published archive"
+            extract_archive(str(raw_folder(stage) / name), str(raw_folder(stage)))
+        else:
+            missing.append(name)
+            if archive.is_file():
+                damage[name] = "its content differs from the published archive"
     for name, reason in damage.items():
         log.warning("%s is damaged: %s", raw_folder(data_dir) / name, reason)
     try:
         if missing:
             require_mirror(missing[-1])
-        with default_socket_timeout(SECONDS_OF_SILENCE):
-            FashionMNIST(str(stage), download=True)
+            with default_socket_timeout(SECONDS_OF_SILENCE):
+                FashionMNIST(str(stage), download=True)
     except (ConnectionError, URLError, TimeoutError, RuntimeError) as error:
-        if not missing:  # nothing was to be downloaded: no mirror is to blame
-            raise
         reason = str(error).splitlines()[0]
         advice = f"put {', '.join(missing)} into {raw_folder(data_dir)} or use data=synthetic"
         if damage:
