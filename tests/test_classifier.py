@@ -141,6 +141,38 @@ def test_one_step_with_l1_moves_each_weight_by_the_gradient_and_its_sign(fit):
 # What happens at a step
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "sgd_momentum", "adam", "adamw", "rmsprop", "adagrad"])
+@pytest.mark.parametrize("decay_biases", [True, False])
+def test_weight_decay_acts_on_biases_only_if_it_should(fit, optimizer, decay_biases):
+    """Against a run without any decay: what differs was decayed."""
+    one_step = (f"optimizer={optimizer}", "trainer.max_steps=1", "data.batch_size=256", "trainer.max_epochs=1")
+    decays = f"regularization.decay_biases={str(decay_biases).lower()}"
+    plain = dict(fit(*one_step, "optimizer.weight_decay=0").model.named_parameters())
+    decayed = dict(fit(*one_step, "optimizer.weight_decay=0.5", decays).model.named_parameters())
+    for name, weight in plain.items():
+        assert torch.equal(weight, decayed[name]) is (name.endswith("bias") and not decay_biases), name
+
+
+def test_flip_average_is_of_the_logits_of_an_image_and_its_mirror_image(fit):
+    classifier = fit("flip_average=true", "optimizer=adam", "~callbacks.checkpoint")  # tested as it was at the end
+    images, labels = next(iter(classifier.trainer.datamodule.test_dataloader()))
+    with torch.no_grad():
+        logits = (classifier.model(images) + classifier.model(images.flip(3))) / 2
+    accuracy = (logits.argmax(1) == labels).double().mean().item()
+    assert classifier.metrics["accuracy/test_flip_average"] == pytest.approx(accuracy)
+    assert classifier.metrics["loss/test_flip_average"] == pytest.approx(F.cross_entropy(logits, labels).item())
+
+
+def test_flip_average_leaves_the_plain_figures_alone(configure):
+    plain = train(configure(run_dir="plain"))
+    flipped = train(configure("flip_average=true", run_dir="flipped"))
+    assert flipped.keys() - plain.keys() == {
+        f"{split}_{kind}_flip_average" for split in ("val", "test") for kind in ("accuracy", "loss")
+    }
+    del plain["seconds"], plain["fit_cpu_seconds"]
+    assert {key: flipped[key] for key in plain} == plain
+
+
 def distance_of_one_step(fit, *overrides: str) -> float:
     """How far one step of SGD with lr 1 moves all parameters: the norm of the gradient."""
     model = fit("optimizer.lr=1", "trainer.max_steps=1", *overrides).model

@@ -73,6 +73,10 @@ WRONG_VALUES = [
     ("model.activation=rellu", "rellu", "relu"),
     ("model.dropout=1", "1", "< 1"),
     ("regularization.l1=-1", "-1", ">= 0"),
+    ("regularization.decay_biases=0", "0", "true or false"),
+    ("flip_average=2", "2", "true or false"),
+    ("data.augmentation.flip=1", "1", "true or false"),
+    ("data.augmentation.shift=28", "28", "from 0 to 27"),
     ("seed=1.5", "1.5", "whole number"),
     ("seed=-1", "-1", "whole number"),
     ("seed=null", "null", "whole number"),
@@ -100,6 +104,8 @@ OPTIONS_OF_ONE = [
     ("optimizer=adam", "optimizer.betas=[0.9]"),
     ("optimizer=adam", "optimizer.betas=[0.9,1]"),
     ("optimizer=muon", "optimizer.adamw_lr=0"),
+    ("optimizer=muon", "optimizer.ns_steps=0"),
+    ("callbacks=ema", "callbacks.ema.decay=1"),
     ("optimizer=sgd", "+optimizer.dampening=nan"),
 ]
 
@@ -118,6 +124,7 @@ def test_wrong_value_of_a_choices_own_key_is_refused(refused, choice, argument):
         ("batch_size=32", "data.batch_size?"),
         ("data.batchsize=32", "data.batch_size?"),
         ("+data.batchsize=32", "data.batch_size?"),
+        ("+data.augmentation.flips=true", "data.augmentation.flip?"),
         ("trainer.epochs=3", "trainer.max_epochs?"),
         ("model.hiden_sizes=[3]", "model.hidden_sizes?"),
         ("+regularization.l2=1", "regularization.l1?"),

@@ -272,3 +272,49 @@ def test_real_data_has_its_published_sizes_and_balance(real_data):
     assert [len(x) for x in (module.train_images, module.val_images, module.test_images)] == [55_000, 5_000, 10_000]
     labels = torch.cat([module.train_images.labels, module.val_images.labels])
     assert labels.bincount().tolist() == [6000] * 10
+
+
+@pytest.fixture
+def augmented(monkeypatch):
+    """A datamodule whose images are noise, labelled by their numbers; and what it serves, by number."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(1, 256, (TRAIN, 1, 28, 28), dtype=torch.uint8, generator=generator)
+    images = Images(noise, torch.arange(TRAIN))
+    monkeypatch.setattr(data, "load_images", lambda *_: ("synthetic", images, images[:TEST]))
+
+    def serve(epoch: int = 0, rank: int = 0, world_size: int = 1, batches_done: int = 0, **options) -> dict:
+        module = FashionMNISTDataModule(
+            **{"source": "synthetic", "val_size": 0, "augmentation": {"flip": True, "shift": 1}, **options}
+        )
+        module.trainer = SimpleNamespace(
+            world_size=world_size,
+            global_rank=rank,
+            current_epoch=epoch,
+            strategy=SimpleNamespace(root_device=torch.device("cpu")),
+        )
+        module.setup()
+        module.batches_done = batches_done
+        batches = list(module.train_dataloader())
+        return {int(y): x for chunk in batches for x, y in zip(*chunk, strict=True)}
+
+    return serve
+
+
+def test_augmentation_of_an_image_depends_on_seed_epoch_and_image_alone(augmented):
+    served = augmented(epoch=3, seed=5)
+    assert len(served) == TRAIN
+    for other in (
+        augmented(epoch=3, seed=5, batch_size=7),
+        augmented(epoch=3, seed=5, steps_per_batch=9, break_every=4),
+        augmented(epoch=3, seed=5, shuffle=False),
+        augmented(epoch=3, seed=5, batches_done=5),
+        augmented(epoch=3, seed=5, rank=1, world_size=3),
+    ):
+        assert len(other) > TRAIN // 4
+        assert all(torch.equal(image, served[number]) for number, image in other.items())
+
+
+@pytest.mark.parametrize(("epoch", "seed"), [(4, 5), (3, 6)])
+def test_augmentation_differs_between_epochs_and_between_seeds(augmented, epoch, seed):
+    first, second = augmented(epoch=3, seed=5), augmented(epoch=epoch, seed=seed)
+    assert sum(torch.equal(image, second[number]) for number, image in first.items()) < TRAIN / 8

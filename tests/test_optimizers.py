@@ -166,3 +166,17 @@ def test_muon_says_what_is_missing_where_torch_has_none(monkeypatch):
 def test_muon_says_that_it_needs_a_hidden_layer():
     with pytest.raises(ValueError, match=r"needs a hidden layer; model\.hidden_sizes is empty"):
         MuonWithAdamW(MLP([]).named_parameters())
+
+
+def test_muon_with_adamw_takes_groups_with_a_weight_decay_of_their_own():
+    model = small_model()
+    named = list(model.named_parameters())
+    groups = [{"params": named[::2]}, {"params": named[1::2], "weight_decay": 0.0}]
+    muon, adamw = MuonWithAdamW(groups, weight_decay=0.3, adamw_weight_decay=0.2).parts
+    assert names(muon) == ["1.weight", "3.weight"]
+    assert [(group["param_names"], group["weight_decay"]) for group in adamw.param_groups] == [
+        (["5.weight"], 0.2),
+        (["1.bias", "3.bias", "5.bias"], 0.0),
+    ]
+    assert muon.param_groups[0]["weight_decay"] == 0.3
+    train(model, MuonWithAdamW(groups, adamw_weight_decay=0.2), range(2))

@@ -24,6 +24,8 @@ from fmnist_lit.run import run
 # 8 steps an epoch, with everything that draws from a generator or keeps a state
 RUN = ("data.batch_size=32", "trainer.max_epochs=3", "model.dropout=0.2", "regularization.l1=1e-5")
 STATE = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch", "position", "generators")
+TIMES = ("seconds", "fit_cpu_seconds", "started")
+AVERAGING = ("current_model_state", "averaging_state")
 
 # TensorBoard reads the files of a folder by name. Those of one process and second differ in a count alone, which has to
 # keep its number of digits; runs that import all they need are never within a second.
@@ -60,7 +62,7 @@ def fingerprint(run_dir: Path, name: str = "last") -> str:
     """SHA-256 of all in a checkpoint that decides how the run goes on."""
     checkpoint = load_checkpoint(run_dir / "checkpoints" / f"{name}.ckpt")
     digest = hashlib.sha256()
-    update(digest, {key: checkpoint[key] for key in (*STATE, "callbacks")})
+    update(digest, {key: checkpoint[key] for key in (*STATE, "callbacks", *AVERAGING) if key in (*STATE, *checkpoint)})
     return digest.hexdigest()
 
 
@@ -77,7 +79,7 @@ def outcome(run_dir: Path) -> dict[str, Any]:
     """All that a run leaves, but for times."""
     checkpoints = sorted(file.stem for file in (run_dir / "checkpoints").iterdir())
     return {
-        "results": {key: value for key, value in results(run_dir).items() if key not in ("seconds", "started")},
+        "results": {key: value for key, value in results(run_dir).items() if key not in TIMES},
         "rows": rows(run_dir),
         **{name: fingerprint(run_dir, name) for name in checkpoints},
     }
@@ -170,6 +172,19 @@ def test_every_optimizer_and_scheduler_resumes_to_the_same_bits(start, optimizer
     assert fingerprint(parts) != fingerprint(whole)
     start("parts", *overrides, stop=13, resume=True)
     start("parts", *overrides, resume=True)
+    assert outcome(parts) == outcome(whole)
+
+
+@pytest.mark.parametrize("stop", [5, 8, 19])
+def test_averaged_and_augmented_run_resumes_to_the_same_bits(start, stop):
+    overrides = [
+        *("callbacks=ema", "data.augmentation.flip=true", "data.augmentation.shift=1", "flip_average=true"),
+        *("regularization.decay_biases=false", "optimizer=muon", "scheduler=warmup_linear"),
+    ]
+    whole = start("whole", *overrides)
+    parts = start("parts", *overrides, stop=stop)
+    start("parts", *overrides, resume=True)
+    assert "averaging_state" in load_checkpoint(parts / "checkpoints" / "last.ckpt")
     assert outcome(parts) == outcome(whole)
 
 

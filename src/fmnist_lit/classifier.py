@@ -78,11 +78,14 @@ class Classifier(LightningModule):
     Args:
         model: images (N, 1, 28, 28) to logits (N, C).
         loss: (logits (N, C), class indices (N,)) to the mean over the samples, a scalar.
-        optimizer: makes an optimiser from named parameters.
+        optimizer: makes an optimiser from named parameters, or from groups of them.
         scheduler: makes a schedule from an optimiser.
         scheduler_interval: ``step`` or ``epoch``: after what the schedule advances.
         batch_size: rows of a batch; ``training_step`` splits its chunk by it.
         l1: factor on the sum of |weight| in what is minimised.
+        decay_biases: whether the optimiser's weight decay also acts on biases and on the scales of norms.
+        flip_average: whether evaluations also average the logits of each image and its mirror image, as a figure of
+            their own beside the plain one.
         gradient_clip_val: largest norm of the whole gradient; None for no limit.
         accumulate_grad_batches: batches whose mean gradient makes an optimiser step.
         max_steps: stop after so many optimiser steps; -1 for no limit.
@@ -99,6 +102,8 @@ class Classifier(LightningModule):
         scheduler_interval: str = "epoch",
         batch_size: int = 64,
         l1: float = 0.0,
+        decay_biases: bool = True,
+        flip_average: bool = False,
         gradient_clip_val: float | None = None,
         accumulate_grad_batches: int = 1,
         max_steps: int = -1,
@@ -113,6 +118,8 @@ class Classifier(LightningModule):
         self.scheduler_interval = scheduler_interval
         self.batch_size = batch_size
         self.l1 = l1
+        self.decay_biases = decay_biases
+        self.flip_average = flip_average
         self.gradient_clip_val = gradient_clip_val
         self.accumulate_grad_batches = accumulate_grad_batches
         self.max_steps = max_steps
@@ -124,7 +131,13 @@ class Classifier(LightningModule):
         return self.model(images)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.make_optimizer(self.model.named_parameters())
+        parameters = list(self.model.named_parameters())
+        if not self.decay_biases:
+            parameters = [
+                {"params": [(name, p) for name, p in parameters if p.ndim > 1]},
+                {"params": [(name, p) for name, p in parameters if p.ndim < 2], "weight_decay": 0.0},
+            ]
+        optimizer = self.make_optimizer(parameters)
         return [optimizer], [self.make_scheduler(optimizer)]
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
@@ -201,7 +214,7 @@ class Classifier(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         train = self.progress.sums.averages("train", self.trainer.strategy.reduce)
-        evaluated = {key: value for key, value in self.metrics.items() if key.endswith(("/val", "/test"))}
+        evaluated = {tag: value for tag, value in self.metrics.items() if "/val" in tag or "/test" in tag}
         self.metrics = {**train, **evaluated, "lr": self.progress.learning_rate}
         if self.l1:
             self.metrics["regularization/l1"] = float(self.progress.l1_penalty)
@@ -217,22 +230,28 @@ class Classifier(LightningModule):
             logger.log_metrics(self.metrics, step=self.current_epoch + 1)
 
     def on_validation_epoch_start(self) -> None:
-        self.evaluation_sums = {split: Sums(self.device) for split in self.watched}
+        self.evaluation_sums = {}
+
+    on_test_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int, dataloader_idx: int = 0) -> None:
-        self.evaluate(batch, self.evaluation_sums[self.watched[dataloader_idx]])
-
-    def on_test_epoch_start(self) -> None:
-        self.evaluation_sums = {"test": Sums(self.device)}
+        self.evaluate(batch, self.watched[dataloader_idx])
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
-        self.evaluate(batch, self.evaluation_sums["test"])
+        self.evaluate(batch, "test")
 
-    def evaluate(self, batch: tuple[Tensor, Tensor], sums: Sums) -> None:
-        """Add a batch's loss and correct answers to ``sums``."""
+    def evaluate(self, batch: tuple[Tensor, Tensor], split: str) -> None:
+        """Add a batch's loss and correct answers to the sums of ``split``."""
         images, labels = batch
+        logits = self.model(images)
+        self.add(split, logits, labels)
+        if self.flip_average:
+            self.add(f"{split}_flip_average", (logits + self.model(images.flip(3))) / 2, labels)
+
+    def add(self, name: str, logits: Tensor, labels: Tensor) -> None:
+        """Add what the logits (N, C) of a batch come to."""
+        sums = self.evaluation_sums.setdefault(name, Sums(self.device))
         if len(labels):
-            logits = self.model(images)
             sums.add(self.loss(logits, labels).unsqueeze(0), logits, [labels])
 
     def on_validation_epoch_end(self) -> None:

@@ -66,7 +66,9 @@ RULES = {
     "ckpt_path": TEXT | NULL,
     "total_steps": NULL,
     "evaluate_each_epoch": sequence_of(one_of("val", "test")),
+    "flip_average": BOOLEAN,
     "regularization.l1": NOT_NEGATIVE,
+    "regularization.decay_biases": BOOLEAN,
     "sweep.fail_fast": BOOLEAN,
     "data.source": one_of("auto", "fashion_mnist", "synthetic"),
     "data.data_dir": TEXT,
@@ -77,6 +79,8 @@ RULES = {
     "data.test_size": integer(1, TEST_IMAGES) | NULL,
     "data.shuffle": BOOLEAN,
     "data.normalize": BOOLEAN,
+    "data.augmentation.flip": BOOLEAN,
+    "data.augmentation.shift": integer(0, 27),
     "data.synthetic_seed": integer(0, 2**32 - 1),
     "model.hidden_sizes": sequence_of(integer(1, 65_536)),
     "model.activation": one_of("relu", "gelu", "silu", "tanh", "sigmoid", "elu", "leaky_relu"),
@@ -92,7 +96,9 @@ RULES = {
     "optimizer.alpha": FRACTION,
     "optimizer.lr_decay": NOT_NEGATIVE,
     "optimizer.nesterov": BOOLEAN,
+    "optimizer.ns_steps": integer(1, 99),
     "optimizer.fused": BOOLEAN | NULL,
+    "callbacks.ema.decay": FRACTION,
     "scheduler.interval": one_of("step", "epoch"),
     "scheduler.step_size": integer(1),
     "scheduler.gamma": POSITIVE,
@@ -122,7 +128,7 @@ FINITE = Rule("a finite number", math.isfinite)
 TRUSTED_TARGETS = re.compile(
     r"""fmnist_lit\.(data\.FashionMNISTDataModule|model\.MLP|losses\.(OneHotLoss|LogSoftmaxNLLLoss)
         |optimizers\.MuonWithAdamW|schedulers\.(WarmupLinearLR|OneCycleLR)|checkpoint\.RunCheckpoint
-        |progress\.ProgressBar|loggers\.(TensorBoard|CSV|Console)Logger)
+        |averaging\.WeightEMA        |progress\.ProgressBar|loggers\.(TensorBoard|CSV|Console)Logger)
     |torch\.nn\.[A-Z]\w*Loss
     |torch\.optim\.[A-Z]\w*
     |torch\.optim\.lr_scheduler\.[A-Z]\w*
@@ -141,7 +147,7 @@ DEEPEST = 40  # levels; deeper is a configuration that refers to itself
 GROUPS = ("data", "model", "loss", "optimizer", "scheduler", "trainer", "logger", "callbacks")
 TOP_LEVEL_KEYS = {
     *(*GROUPS, "regularization", "sweep", "hydra"),
-    *("seed", "num_threads", "ckpt_path", "evaluate_each_epoch", "run_dir", "total_steps"),
+    *("seed", "num_threads", "ckpt_path", "evaluate_each_epoch", "flip_average", "run_dir", "total_steps"),
 }
 CLOSED_GROUPS = ("data", "model", "regularization", "sweep")  # whose every key is in RULES
 REQUIRED_KEYS = {
@@ -172,7 +178,9 @@ def check(cfg: DictConfig) -> None:
 
 def check_value(key: str, path: tuple[str, ...], value: Any) -> None:
     """Refuse a key that nobody reads, and a value of the wrong type or out of range."""
-    unread = path[0] in CLOSED_GROUPS and len(path) == 2 and key not in RULES and path[1] != "_target_"
+    known = key in RULES or path[1:] == ("_target_",) or any(rule.startswith(f"{key}.") for rule in RULES)
+    item = path[-1].isdigit()  # of a list, which its own rule judges
+    unread = path[0] in CLOSED_GROUPS and not (known or item)
     if path[0] not in TOP_LEVEL_KEYS or unread:
         raise ConfigError(unknown_key(key, RULES))
     if key in GROUPS and not isinstance(value, DictConfig):

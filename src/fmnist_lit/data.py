@@ -2,17 +2,19 @@
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
+
+from fmnist_lit.augmentation import Augmentation
 
 CLASSES = (
     "T-shirt/top",
@@ -27,6 +29,7 @@ CLASSES = (
     "Ankle boot",
 )
 CHUNK_ROWS = 4096  # 13 MB of float pixels; over 32 MB malloc maps fresh pages each time, which triples the scaling
+AUGMENTATION = 1  # the purpose that sets its generator apart from that of the order
 SPLIT_SEED = 1  # which images validate; fixed, so that runs of different seeds are measured on the same ones
 
 log = logging.getLogger(__name__)
@@ -78,17 +81,23 @@ def load_images(source: str, data_dir: str, synthetic_seed: int) -> tuple[str, I
     return "synthetic", *(Images(torch.from_numpy(x).unsqueeze(1), torch.from_numpy(y)) for x, y in drawn)
 
 
+def epoch_generator(seed: int, epoch: int, *purpose: int) -> torch.Generator:
+    """A generator of its own for each epoch (from 0) and purpose, apart from torch's global one."""
+    mixed = int(np.random.SeedSequence([seed, epoch, *purpose]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return torch.Generator().manual_seed(mixed)
+
+
 def epoch_order(num_samples: int, seed: int, epoch: int) -> Tensor:
     """The order of the samples in epoch ``epoch`` (from 0): a permutation (num_samples,) int64, the same anywhere."""
-    mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    return torch.randperm(num_samples, generator=torch.Generator().manual_seed(mixed))
+    return torch.randperm(num_samples, generator=epoch_generator(seed, epoch))
 
 
 class TrainBatches:
     """One epoch of chunks: each is the rows of several batches on end, for ``training_step`` to split again.
 
-    Each rank of ``world_size`` gets its share of every batch. An epoch that was interrupted yields empty chunks for
-    what is done already, so that the Trainer counts as if it had not been.
+    What augmentation does to an image depends on (seed, epoch, image) alone: not on its batch, its chunk, or where an
+    interrupted epoch goes on. Each rank of ``world_size`` gets its share of every batch. An epoch that was interrupted
+    yields empty chunks for what is done already, so that the Trainer counts as if it had not been.
     """
 
     def __init__(self, datamodule: "FashionMNISTDataModule") -> None:
@@ -119,11 +128,18 @@ class TrainBatches:
             order = epoch_order(len(images), data.seed, data.epoch).to(images.labels.device)
         elif data.world_size > 1:
             order = torch.arange(len(images), device=images.labels.device)
+        augmentation, draws = data.augmentation, None
+        if augmentation:
+            generator = epoch_generator(data.seed, data.epoch, AUGMENTATION)
+            draws = augmentation.draw(len(images), generator, images.labels.device)
         for start, stop in pairwise(self.breaks):
             start = min(max(start, first_batch), stop)
             rows = slice(start * self.batch_rows, min(stop * self.batch_rows, self.num_samples))
-            batch = images[rows] if order is None else images[self.rank_rows(order[rows])]
-            yield data.scale(batch.pixels), batch.labels
+            if order is not None:
+                rows = self.rank_rows(order[rows])
+            batch = images[rows]
+            pixels = batch.pixels if draws is None else augmentation.apply(batch.pixels, draws[rows])
+            yield data.scale(pixels), batch.labels
 
     def rank_rows(self, rows: Tensor) -> Tensor:
         """The share of this rank of each batch in ``rows``; a short last batch is split as evenly as it can be."""
@@ -166,6 +182,7 @@ class FashionMNISTDataModule(LightningDataModule):
         train_size, test_size: use only so many images; None for all.
         shuffle: a new order each epoch.
         normalize: standardise with mean and standard deviation of the training images used.
+        augmentation: options of ``augmentation.Augmentation``; of training images only.
         seed: with the epoch, determines the order.
         steps_per_batch: batches in the chunk that the Trainer gets at a time; fewer where they would be over
             ``CHUNK_ROWS`` rows.
@@ -185,6 +202,7 @@ class FashionMNISTDataModule(LightningDataModule):
         test_size: int | None = None,
         shuffle: bool = True,
         normalize: bool = False,
+        augmentation: Mapping[str, Any] | None = None,
         seed: int = 0,
         steps_per_batch: int = 1,
         break_every: int | None = None,
@@ -201,6 +219,7 @@ class FashionMNISTDataModule(LightningDataModule):
         self.test_size = test_size
         self.shuffle = shuffle
         self.normalize = normalize
+        self.augmentation = Augmentation(**(augmentation or {}))
         self.seed = seed
         self.steps_per_batch = steps_per_batch
         self.break_every = break_every

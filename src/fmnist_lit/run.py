@@ -91,9 +91,14 @@ def summary(run_dir: Path, results: dict[str, Any]) -> str:
     data = config.DATASETS[results["dataset"]]
     chosen = "" if results["best_epoch"] is None else f", weights of epoch {results['best_epoch']} (best on validation)"
     shown = relative(run_dir)
+    flipped = []
+    if "test_accuracy_flip_average" in results:
+        figures = 100 * results["test_accuracy_flip_average"], results["test_loss_flip_average"]
+        flipped = ["  averaged over flips {:.1f} %, average loss {:.3f}".format(*figures)]
     lines = [
         f"{data}{chosen}",
         f"  test accuracy {100 * results['test_accuracy']:.1f} %, average loss {results['test_loss']:.3f}",
+        *flipped,
         f"  run folder    {shown}",
         f"  curves        tensorboard --logdir {shown if shown.is_absolute() else Path(*shown.parts[:1])}",
     ]

@@ -18,6 +18,7 @@ from fmnist_lit.checkpoint import DurableCheckpointIO, RunCheckpoint, load_check
 from fmnist_lit.classifier import Classifier
 from fmnist_lit.config import DATASETS
 from fmnist_lit.data import FashionMNISTDataModule
+from fmnist_lit.provenance import provenance
 from fmnist_lit.resume import require_same
 from fmnist_lit.signals import stop_request
 
@@ -54,13 +55,15 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     cfg.total_steps = count_steps(cfg, datamodule)
     classifier = make_classifier(cfg, model, datamodule)
 
+    fit_start = time.process_time()
     with stop_request.deferring():
         trainer.fit(classifier, datamodule, ckpt_path=cfg.ckpt_path)
+    fit_cpu_seconds = time.process_time() - fit_start
     stop_request.raise_if_received()
     best_epoch, checkpoint, metrics = select_best(trainer, classifier)
     if "test" not in datamodule.watched:
         trainer.test(classifier, datamodule, verbose=False)
-        tested = {tag: classifier.metrics[tag] for tag in ("accuracy/test", "loss/test")}
+        tested = {tag: value for tag, value in classifier.metrics.items() if "/test" in tag}
         metrics |= tested
         for logger in trainer.loggers:
             logger.log_metrics(tested, step=trainer.current_epoch)
@@ -72,15 +75,23 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             for split in ("test", "val", "train")
             for kind in ("accuracy", "loss")
         },
+        **{
+            f"{split}_{kind}_flip_average": metrics[f"{kind}/{split}_flip_average"]
+            for split in ("test", "val")
+            for kind in ("accuracy", "loss")
+            if f"{kind}/{split}_flip_average" in metrics
+        },
         "best_epoch": best_epoch,
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "seed": cfg.seed,
         "seconds": round(time.perf_counter() - start, 3),
+        "fit_cpu_seconds": round(fit_cpu_seconds, 3),  # of all threads; of a resumed run, since it went on
         "checkpoint": checkpoint,
         "num_parameters": sum(p.numel() for p in model.parameters()),
         "device": str(trainer.strategy.root_device),
         "num_threads": torch.get_num_threads(),
+        "provenance": provenance(),
     }
 
 
@@ -89,6 +100,7 @@ def quieten_lightning() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")
+    warnings.filterwarnings("ignore", message="The `srun` command is available")  # a login node of Slurm
     warnings.filterwarnings("ignore", message="Total length of `list`")  # no validation was asked for
 
 
@@ -143,6 +155,8 @@ def make_classifier(cfg: DictConfig, model: torch.nn.Module, datamodule: Fashion
         scheduler_interval=cfg.scheduler.interval,
         batch_size=cfg.data.batch_size,
         l1=cfg.regularization.l1,
+        decay_biases=cfg.regularization.decay_biases,
+        flip_average=cfg.flip_average,
         watched=datamodule.watched,
         **{key: cfg.trainer[key] for key in STEP_OPTIONS},
     )

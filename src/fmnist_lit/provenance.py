@@ -1,0 +1,47 @@
+"""What a figure was made with: versions, processor, commit."""
+
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+
+@cache
+def provenance() -> dict[str, str | None]:
+    """Versions of what decides the bits of a run, and where it ran; the same for every run in a process."""
+    return {
+        "fmnist_lit": version("fmnist_lit"),
+        "commit": commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lightning": version("lightning"),
+        "processor": processor(),
+    }
+
+
+def commit() -> str | None:
+    """The commit of the checkout that the package is imported from, ``-dirty`` if it was changed; None outside one."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    tracked = [*git, "ls-files", "--error-unmatch", __file__]  # else it is installed into somebody else's repository
+    describe = [*git, "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        for command in (tracked, describe):
+            answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() or None
+
+
+def processor() -> str:
+    """The GPU's name where there is one, else the CPU's."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
