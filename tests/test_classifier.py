@@ -376,7 +376,12 @@ def test_tutorial_on_the_real_data_ends_in_the_bits_of_a_plain_loop(configure, t
 GOLDEN = {
     "": [2.300725, 2.321085, 2.296856, 2.317795],
     "optimizer=adam loss=label_smoothing scheduler=one_cycle": [2.260326, 2.197449, 2.135385, 2.164007],
-    "optimizer=muon model.batch_norm=true scheduler=warmup_linear": [2.101341, 2.18731, 1.708079, 2.0595],
+    "optimizer=muon optimizer.adamw_weight_decay=0 model.batch_norm=true scheduler=warmup_linear": [
+        2.101341,
+        2.18731,
+        1.708079,
+        2.0595,
+    ],
     "optimizer=sgd_nesterov loss=mse model.dropout=0.2 model.activation=gelu data.normalize=true": [
         0.1127381,
         0.09731223,

@@ -1,0 +1,141 @@
+"""RESULTS.md from the results files of sweeps.
+
+python scripts/make_results.py outputs/results/*   takes up what these sweeps came to, and writes RESULTS.md
+python scripts/make_results.py                     writes RESULTS.md from what was taken up before (docs/results/)
+"""
+
+import argparse
+import json
+import shlex
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fmnist_lit.config import DATASETS
+from fmnist_lit.files import write_durably, write_json
+from fmnist_lit.sweep.table import collect
+from fmnist_lit.sweep.verdict import describe
+
+ROOT = Path(__file__).parents[1]
+KEPT = ROOT / "docs" / "results"
+
+# What of a run's results.json is kept
+RUN_FIGURES = (
+    *("seed", "dataset", "val_accuracy", "test_accuracy", "test_loss", "test_accuracy_flip_average"),
+    *("epochs", "seconds", "fit_cpu_seconds", "num_threads", "num_parameters", "provenance"),
+)
+
+INTRODUCTION = """\
+# Results
+
+Made by `python scripts/make_results.py` from the results files in [docs/results](docs/results); nothing here is typed.
+Test accuracy in percent, mean ± sample standard deviation over the seeds. The test set is read once, after training.
+Hyper-parameters were chosen on 5,000 validation images held out of the 60,000.
+"""
+
+ZALANDO = "[Zalando Research's table](https://github.com/zalandoresearch/fashion-mnist#benchmark)"
+TUTORIAL = "https://docs.pytorch.org/tutorials/beginner/basics/optimization_tutorial.html"
+PUBLISHED = [
+    ("people without fashion expertise, majority of 3", "83.5", ZALANDO),
+    ("XGBoost", "89.8", ZALANDO),
+    ("MLP 256-128-64", "90.0", f"{ZALANDO}, as submitted to it"),
+    ("HOG features and an SVM", "92.6", f"{ZALANDO}, as submitted to it"),
+    ("the tutorial's loop, 10 epochs", "71", f"[PyTorch]({TUTORIAL}); here `experiment=tutorial`"),
+]
+
+
+def take_up(sweep_dir: Path) -> dict[str, Any]:
+    """What a sweep came to: the runs of its best configuration, or of its only one."""
+    table = collect([sweep_dir])
+    jobs = [job for job in table.jobs if job.status == "completed"]
+    best = table.ranked[0] if table.ranked else None
+    counted = best.counted if best else jobs
+    words = shlex.split(json.loads((sweep_dir / "sweep.json").read_text())["command"])
+    return {
+        "command": shlex.join(word for word in words if not word.startswith("hydra.")),
+        "is_study": bool(table.parameters),
+        "jobs": len(table.jobs),
+        "seconds": round(sum(job.figure("seconds") or 0 for job in jobs), 1),
+        "best": describe(best.settings) if best and table.parameters else "",
+        "runs": [{name: job.results[name] for name in RUN_FIGURES if name in job.results} for job in counted],
+    }
+
+
+def experiments(kept: dict[str, Any]) -> str:
+    """A row for each configuration that was run as it is."""
+    rows = [
+        "| experiment | test accuracy | with flip averaging | seeds | epochs | CPU seconds of training |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, result in kept.items():
+        runs = result["runs"]
+        flipped = percent([run["test_accuracy_flip_average"] for run in runs if "test_accuracy_flip_average" in run])
+        cpu = statistics.fmean(run["fit_cpu_seconds"] for run in runs)
+        figures = [percent([run["test_accuracy"] for run in runs]), flipped, len(runs), runs[0]["epochs"], f"{cpu:.1f}"]
+        rows.append(f"| `{name}` | {' | '.join(map(str, figures))} |")
+    return "\n".join(["## Experiments", "", *rows])
+
+
+def studies(kept: dict[str, Any]) -> str:
+    """A row for each sweep: its best configuration by validation accuracy."""
+    rows = [
+        "| study | jobs | best configuration | validation accuracy | test accuracy | seeds | minutes in all |",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, result in kept.items():
+        runs = result["runs"]
+        accuracies = [percent([run[f"{split}_accuracy"] for run in runs]) for split in ("val", "test")]
+        rest = [*accuracies, str(len(runs)), f"{result['seconds'] / 60:.1f}"]
+        rows.append(f"| `{name}` | {result['jobs']} | {result['best']} | {' | '.join(rest)} |")
+    return "\n".join(["## Studies", "", *rows])
+
+
+def published() -> str:
+    """What others report, with the source of each figure."""
+    rows = ["| model | test accuracy | source |", "| --- | ---: | --- |"]
+    rows += [f"| {' | '.join(row)} |" for row in PUBLISHED]
+    return "\n".join(["## Beside published figures", "", *rows])
+
+
+def commands(kept: dict[str, Any]) -> str:
+    """What was typed, on what machine, with which versions."""
+    lines = ["## What was run", ""]
+    for name, result in kept.items():
+        run = result["runs"][0]
+        made = run["provenance"]
+        versions = f"Python {made['python']}, torch {made['torch']}, lightning {made['lightning']}"
+        where = f"{made['processor']}, {run['num_threads']} thread(s)"
+        data = DATASETS[run["dataset"]]
+        lines += [f"- `{name}`: `{result['command']}`  \n  {data}; {where}; {versions}; commit {made['commit']}"]
+    return "\n".join(lines)
+
+
+def percent(values: Sequence[float]) -> str:
+    """Fractions as percentages: the mean, and the sample standard deviation of two or more."""
+    if not values:
+        return ""
+    spread = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{100 * statistics.fmean(values):.2f}{spread}"
+
+
+def render(folder: Path = KEPT) -> str:
+    """The text of RESULTS.md."""
+    kept = {file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))}
+    runs = {name: result for name, result in kept.items() if not result["is_study"]}
+    swept = {name: result for name, result in kept.items() if result["is_study"]}
+    parts = [INTRODUCTION, experiments(runs), published(), studies(swept), commands(kept)]
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sweeps", nargs="*", type=Path, help="folders of finished sweeps")
+    for sweep_dir in parser.parse_args().sweeps:
+        write_json(KEPT / f"{sweep_dir.resolve().name}.json", take_up(sweep_dir))
+    text = render()
+    write_durably(ROOT / "RESULTS.md", lambda file: file.write(text.encode()))
+
+
+if __name__ == "__main__":
+    main()
