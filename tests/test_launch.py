@@ -203,6 +203,18 @@ def test_help_shows_groups_keys_and_examples(command):
         assert part in finished.stdout
 
 
+@pytest.mark.parametrize(
+    ("argument", "told"),
+    [("optimizer=adma", "did you mean adam?"), ("sed=1", "did you mean seed?"), ("without=null", "conf/without")],
+)
+def test_cfg_job_of_what_cannot_be_composed_is_an_error_of_one_line(launch_here, capsys, argument, told):
+    assert launch_here("--cfg", "job", argument) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert told in captured.err
+    assert captured.out == ""
+
+
 def test_cfg_job_prints_the_configuration(command, tmp_path):
     finished = command("--cfg", "job", "optimizer=adam")
     assert finished.returncode == 0

@@ -57,6 +57,9 @@ def launch(arguments: Sequence[str]) -> int:
         os.environ.pop("FMNIST_DATA_DIR", None)  # empty is as good as unset
     try:
         check_sources(args)
+        if args.cfg:  # Hydra's own words for what cannot be composed fill a screen
+            with composer(args) as compose:
+                compose(first_values(parse(args.overrides)))
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -237,7 +240,7 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         if not override.key_or_group:
             raise ConfigError(f"{word}: has no key; write key=value")
         named = isinstance(override.value(), str | QuotedString | list) or override.is_sweep_override()
-        if override.key_or_group in config.GROUPS and not (named or override.is_delete()):
+        if override.key_or_group in (*config.GROUPS, "without") and not (named or override.is_delete()):
             raise ConfigError(f"{word}: must be the name of a file in conf/{override.key_or_group}")
         parsed.append(override)
     return parsed
