@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import fmnist_lit.launch
+import fmnist_lit.train
 from fmnist_lit import config
 from fmnist_lit.config import RULES, ConfigError
 from fmnist_lit.launch import CONF
@@ -248,6 +249,14 @@ UNTRUSTED = [
     ["+logger.x._target_=builtins.print"],
     ["+logger.csv.run={_target_:builtins.print}"],
     ["hydra.launcher._target_=os.system"],
+    ["hydra.launcher._target_=hydra._internal.core_plugins.file_config_source.os.system"],
+    ["hydra.launcher._target_=hydra_plugins.fmnist_lit_sweeper.grid_sweeper.Path.write_text"],
+    ["hydra.sweeper._target_=hydra_plugins.fmnist_lit_sweeper.grid_sweeper.plan.hashlib.sha256"],
+    ["loss._target_='${oc.env:PL_GLOBAL_SEED,torch.nn.MSELoss}'"],
+    ["+hydra.callbacks.x='${now:%f}'"],
+    ["+hydra.callbacks.x='${loss}'"],
+    ["hydra.job_logging.handlers.console.class='${now:%f}'"],
+    ["hydra.job_logging.formatters.plain.format='${now:%f}'"],
     ["hydra.sweeper._target_=os.system"],
     ["+hydra.callbacks.x._target_=builtins.print"],
     ["+hydra.callbacks.x={_target_:fmnist_lit.run.run}"],
@@ -257,10 +266,56 @@ UNTRUSTED = [
 ]
 
 
+REASONS = ("not a class that", "not a logging class", "must be ext://", "no such key", "must be written out")
+
+
 @pytest.mark.parametrize("arguments", UNTRUSTED, ids=" ".join)
 def test_configuration_cannot_name_code_to_run(refused, arguments):
     message = refused(*arguments)
-    assert any(part in message for part in ("not a class that", "not a logging class", "must be ext://", "no such key"))
+    assert any(reason in message for reason in REASONS)
+
+
+ELSEWHERE = [
+    "+hydra.job.env_set.LD_PRELOAD=x",
+    "+hydra.job.env_set.CUDA_INJECTION64_PATH=x",
+    "+hydra.job.env_set.OMP_TOOL_LIBRARIES=x",
+    "hydra.job_logging.handlers.file.filename=/root/.bashrc",
+    "hydra.job_logging.handlers.file.filename='${hydra.runtime.output_dir}/../../a.log'",
+    "hydra.job_logging.handlers.file.filename='${hydra.runtime.output_dir}/.bashrc'",
+    "hydra.job_logging.handlers.file.class=logging.handlers.SocketHandler",
+    "hydra.job.name=../x",
+    "hydra.output_subdir=../conf",
+    "+hydra.sweeper.custom_search_space=os.system",
+]
+
+
+@pytest.mark.parametrize("argument", ELSEWHERE)
+def test_configuration_cannot_load_code_or_write_files_of_any_name(refused, argument):
+    assert argument.split("=")[0].lstrip("+") in refused(argument)
+
+
+def test_study_cannot_have_a_package_imported(launch_here, tmp_path, monkeypatch, capsys):
+    """Its parameters are overrides; composing with them would import it."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "evil").mkdir()
+    (tmp_path / "evil" / "__init__.py").write_text("open('ran', 'w').close()")
+    (tmp_path / "stranger" / "study").mkdir(parents=True)
+    study = "# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {hydra.searchpath: '[pkg://evil]'}}}\n"
+    (tmp_path / "stranger" / "study" / "x.yaml").write_text(study)
+    assert launch_here("--config-dir", "stranger", "study=x", "data=synthetic") == 2
+    assert "hydra.searchpath" in capsys.readouterr().err
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_is_built_is_what_was_checked(configure, monkeypatch):
+    """An interpolation may give something else by then."""
+    cfg = configure("+callbacks.x='${oc.decode:${oc.env:NODE}}'")
+    monkeypatch.setenv("NODE", "{_target_: lightning.pytorch.callbacks.Timer}")
+    config.check(cfg)
+    assert type(fmnist_lit.train.build(cfg.callbacks)["x"]).__name__ == "Timer"
+    monkeypatch.setenv("NODE", "{_target_: pathlib.Path}")
+    with pytest.raises(ConfigError, match=r"pathlib\.Path"):
+        fmnist_lit.train.build(cfg.callbacks)
 
 
 @pytest.mark.parametrize("node", ["job_logging", "hydra_logging"])

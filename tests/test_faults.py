@@ -19,7 +19,21 @@ from typing import Any
 
 import pytest
 import torch
-from test_resume import ADAM, HARDEST, RUN, TINY, composed, fingerprint, outcome, points, results, rows, signal_at, tree
+from test_resume import (
+    ADAM,
+    HARDEST,
+    RUN,
+    TINY,
+    composed,
+    content,
+    fingerprint,
+    outcome,
+    points,
+    results,
+    rows,
+    signal_at,
+    tree,
+)
 from test_signals import FORKS, Child, until
 from torchvision.datasets import FashionMNIST
 
@@ -260,6 +274,22 @@ def test_file_size_limit_fails_the_command_and_spares_the_last_checkpoint(launch
     assert orphans(tmp_path) == []
 
 
+def test_resuming_on_a_full_disk_leaves_the_run_as_it_was(launch_here, stopped, small_disk, tmp_path):
+    """Hydra empties a file before it finds that there is no room for it."""
+    shutil.copytree(stopped, small_disk / "run")
+    files = [*(small_disk / "run" / ".hydra").iterdir(), *(small_disk / "run" / "checkpoints").iterdir()]
+    kept = {file: file.read_bytes() for file in files}
+    fill(small_disk, 0)
+    child = Child(lambda: launch_here(f"ckpt_path={small_disk / 'run'}"), tmp_path / "screen")
+    assert child.wait() == 2, child.text
+    assert "No space left" in child.text
+    assert "Traceback" not in child.text
+    assert {file: file.read_bytes() for file in kept} == kept
+    (small_disk / "filler").unlink()
+    assert launch_here(f"ckpt_path={small_disk / 'run'}") == 0
+    assert results(small_disk / "run")["status"] == "completed"
+
+
 def test_folder_that_turns_read_only_fails_the_run(configure, small_disk, tmp_path, monkeypatch, caplog):
     def turn(how: str) -> None:
         subprocess.run(["mount", "-o", f"remount,{how}", str(small_disk)], check=True)
@@ -474,6 +504,18 @@ def test_damaged_results_do_not_keep_a_run_from_being_resumed(launch_here, stopp
     (stopped / "results.json").write_text(content)
     assert launch_here("ckpt_path=stopped") == 0
     assert results(stopped)["status"] == "completed"
+
+
+@pytest.mark.parametrize("harm", [lambda content: content[:-100], lambda content: b"", lambda content: b"x" + content])
+def test_damaged_checkpoint_is_refused_and_what_is_known_of_the_run_stays(launch_here, stopped, capsys, harm):
+    last = stopped / "checkpoints" / "last.ckpt"
+    last.write_bytes(harm(last.read_bytes()))
+    before = content(stopped)
+    assert launch_here("ckpt_path=stopped") == 2
+    screen = "".join(capsys.readouterr())
+    assert "last.ckpt" in screen
+    assert "Traceback" not in screen
+    assert content(stopped) == before
 
 
 def test_run_folder_without_its_command_line_is_refused(launch_here, stopped, capsys):

@@ -3,6 +3,7 @@ import copy
 import csv
 import hashlib
 import json
+import shlex
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -99,6 +100,11 @@ def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
         str(file.relative_to(folder)): (file.stat().st_mtime_ns, file.read_bytes() if file.is_file() else b"")
         for file in folder.rglob("*")
     }
+
+
+def content(run_dir: Path) -> dict[str, bytes]:
+    """Content of all files but the log."""
+    return {name: data for name, (_, data) in tree(run_dir).items() if name != "train.log"}
 
 
 # Stopping and going on
@@ -218,6 +224,16 @@ def test_epochs_before_the_stop_are_not_repeated(start, monkeypatch):
     assert sum(seen) == (24 - 19) * 32
 
 
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed", "bf16-true"])
+def test_stop_resumes_to_the_same_bits_in_any_precision(start, precision):
+    """Lightning restores the weights before it makes them double."""
+    overrides = (*HARDEST, f"trainer.precision={precision}")
+    whole = start("whole", *overrides)
+    parts = start("parts", *overrides, stop=11)
+    start("parts", *overrides, resume=True)
+    assert outcome(parts) == outcome(whole)
+
+
 @pytest.mark.parametrize(("accumulate", "stop"), [(2, 3), (2, 4), (3, 2), (3, 3)])
 def test_stop_resumes_to_the_same_bits_where_batches_are_accumulated(start, accumulate, stop):
     overrides = (*HARDEST, f"trainer.accumulate_grad_batches={accumulate}")
@@ -310,6 +326,20 @@ def test_completed_run_goes_on_to_a_higher_number_of_epochs(start):
     parts = start("parts", "optimizer=adam", "trainer.max_epochs=2")
     start("parts", "optimizer=adam", "trainer.max_epochs=4", resume=True)
     assert outcome(parts) == outcome(whole)
+
+
+def test_best_checkpoint_of_an_epoch_that_is_done_again_is_not_taken_for_an_earlier_one(start):
+    spoiling = ("optimizer=adam", "scheduler=exponential", "scheduler.gamma=20", "data.batch_size=16")
+    parts = start("parts", *spoiling, stop=20)  # in the second epoch, the first is the best so far
+    last, best = parts / "checkpoints" / "last.ckpt", parts / "checkpoints" / "best.ckpt"
+    saved = load_checkpoint(last)
+    assert saved["best"]["epoch"] == 1
+    later = {**load_checkpoint(best), "epoch": 2}
+    torch.save(later, best)
+    start("parts", *spoiling, resume=True)
+    written = results(parts)
+    assert written["best_epoch"] != 1
+    assert load_checkpoint(parts / written["checkpoint"])["epoch"] + 1 == written["best_epoch"]
 
 
 def test_order_of_the_resumed_epoch_is_not_that_of_the_first(start, monkeypatch):
@@ -421,15 +451,14 @@ def test_changed_value_is_refused_with_both_values(launch_here, finished, capsys
 
 def test_other_data_set_is_refused_with_both_names(launch_here, finished, tiny_idx, tmp_path, capsys, caplog):
     tiny_idx.write(tmp_path / "data")
-    before = results(finished)
-    checkpoints = tree(finished / "checkpoints")
+    before = content(finished)
     where = ("data.source=fashion_mnist", f"data.data_dir={tmp_path / 'data'}")
     assert launch_here("ckpt_path=done", "trainer.max_epochs=4", *where) == 2
     message = "".join(capsys.readouterr()) + caplog.text
     assert "fashion_mnist" in message
     assert "synthetic" in message
-    assert tree(finished / "checkpoints") == checkpoints
-    assert results(finished)["test_accuracy"] == before["test_accuracy"]  # what was known is not lost
+    assert content(finished) == before
+    assert launch_here("ckpt_path=done", "trainer.max_epochs=4") == 0  # what was refused is not remembered
 
 
 @pytest.mark.parametrize(
@@ -450,6 +479,18 @@ def test_finished_run_is_said_to_be_complete_and_left_alone(launch_here, finishe
     assert launch_here(*arguments) == 0
     assert "complete" in capsys.readouterr().out
     assert tree(tmp_path) == files
+
+
+def test_run_that_a_callback_ended_early_is_complete_too(launch_here, tmp_path, capsys):
+    stopping = ("_target_=lightning.pytorch.callbacks.EarlyStopping", "monitor=loss/val", "mode=max", "patience=1")
+    assert launch_here(*TINY, *(f"+callbacks.stop.{option}" for option in stopping), "hydra.run.dir=here") == 0
+    assert results(tmp_path / "here")["epochs"] == 2
+    files = tree(tmp_path)
+    assert launch_here("ckpt_path=here") == 0
+    assert "complete" in capsys.readouterr().out
+    assert tree(tmp_path) == files
+    assert launch_here("ckpt_path=here", "trainer.max_epochs=4") == 0
+    assert results(tmp_path / "here")["epochs"] == 3  # and there it ends early again
 
 
 def test_finished_run_goes_on_to_a_higher_number_of_epochs(launch_here, finished, tmp_path):
@@ -500,13 +541,40 @@ def test_resumed_run_can_be_resumed_again(launch_here, stopped, uninterrupted):
     assert points(stopped) == points(uninterrupted)
 
 
-@pytest.mark.parametrize("name", ["with space", "with'quote", "größe,lr=[1]"])
-def test_run_folder_of_any_name_is_resumed(launch_here, stopped, uninterrupted, tmp_path, name):
+NAMES = ["with space", "with'quote", "größe,lr=[1]", "2026-11-25_seed=0,lr=1e-3_a1b2c3", "2026"]
+
+
+@pytest.mark.parametrize("quote", [False, True], ids=["as typed", "quoted for Hydra"])
+@pytest.mark.parametrize("name", NAMES)
+def test_run_folder_of_any_name_is_resumed(launch_here, finished, tmp_path, capsys, name, quote):
     """A folder may be moved and renamed between."""
-    stopped.rename(tmp_path / name)
-    quoted = name.replace("'", "\\'")
-    assert launch_here(f"ckpt_path='{quoted}'") == 0
-    assert outcome(tmp_path / name) == outcome(uninterrupted)
+    finished.rename(tmp_path / name)
+    escaped = name.replace("'", "\\'")
+    assert launch_here(f"ckpt_path='{escaped}'" if quote else f"ckpt_path={name}") == 0
+    assert f"{tmp_path / name} is complete" in capsys.readouterr().out
+
+
+def test_advice_after_an_interruption_can_be_followed(launch_here, uninterrupted, tmp_path, capsys):
+    with signal_at(6):
+        assert launch_here(*ADAM, "hydra.run.dir=it's,lr=1 [a]") == 143
+    advice = next(line for line in capsys.readouterr().out.splitlines() if "Go on with" in line)
+    words = shlex.split(advice.split("Go on with: ")[1])
+    assert words[:3] == ["python", "-m", "fmnist_lit"]
+    assert launch_here(*words[3:]) == 0
+    assert outcome(tmp_path / "it's,lr=1 [a]") == outcome(uninterrupted)
+
+
+def test_named_folder_gets_what_is_resumed_and_the_old_one_is_left_alone(launch_here, folder, tmp_path):
+    spoiling = (*TINY, "optimizer=adam", "scheduler=exponential", "scheduler.gamma=1000")
+    old, whole = folder("spoiled", *spoiling, stop=10), folder("spoiled whole", *spoiling)
+    assert results(whole)["best_epoch"] < 3
+    files = tree(old)
+    assert launch_here(f"ckpt_path={old}", "hydra.run.dir=new") == 0
+    assert tree(old) == files
+    new = outcome(tmp_path / "new")
+    assert new.pop("rows") == rows(whole)[2:]
+    assert new == {key: value for key, value in outcome(whole).items() if key != "rows"}
+    assert launch_here("ckpt_path=new", "trainer.max_epochs=4") == 0  # a run folder like any other
 
 
 COPIED = (*ADAM, "hydra.run.dir=new", "ckpt_path=copy.ckpt")

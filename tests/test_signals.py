@@ -14,11 +14,15 @@ import pytest
 import torch
 from test_resume import ADAM, HARDEST, RUN, TINY, interrupting, outcome, points, results, rows, signal_at
 
+import fmnist_lit.launch
 import fmnist_lit.run
 import fmnist_lit.train
+from fmnist_lit.__main__ import main
 from fmnist_lit.checkpoint import load_checkpoint
 from fmnist_lit.classifier import Classifier
 from fmnist_lit.run import run
+from fmnist_lit.signals import stop_request
+from fmnist_lit.sweep.callback import SummaryCallback
 
 PATIENCE = 60.0  # seconds that a child may take on a busy machine, where its own time is not what is tested
 
@@ -196,11 +200,55 @@ def test_signal_while_a_checkpoint_is_written_does_not_harm_it(configure, tmp_pa
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 
-def test_signal_stops_a_sweep_before_its_next_job(launch_here, tmp_path):
-    with signal_at(9):  # a step that the first job, of 8 steps, has not
-        assert launch_here("-m", *TINY, "trainer.max_epochs=2,3,4", "hydra.sweep.dir=sweep") == 143
+FIXED = [override for override in TINY if not override.startswith("trainer.max_epochs")]
+SWEEP = ("-m", *FIXED, "trainer.max_epochs=1,2,3", "hydra.sweep.dir=sweep")
+
+
+def told(screen: str) -> dict[str, str]:
+    """The status of each job in the table on the screen, by its number of epochs."""
+    rows = [line for line in screen.splitlines() if line.startswith("|")]
+    found = {}
+    for epochs in "123":
+        (row,) = [row for row in rows if f"trainer.max_epochs={epochs}" in row]
+        (found[epochs],) = [status for status in ("completed", "interrupted", "not started") if status in row]
+    return found
+
+
+def test_signal_stops_a_sweep_which_says_what_is_done_and_what_is_not(launch_here, tmp_path, capfd):
+    with signal_at(5):  # a step that the first job, of 4 steps, has not
+        assert launch_here(*SWEEP) == 143
+    screen = capfd.readouterr().out
+    assert told(screen) == {"1": "completed", "2": "interrupted", "3": "not started"}
     statuses = {file.parent.name: results(file.parent)["status"] for file in tmp_path.glob("sweep/*/results.json")}
-    assert statuses == {"trainer.max_epochs=2": "completed", "trainer.max_epochs=3": "interrupted"}
+    assert statuses == {"trainer.max_epochs=1": "completed", "trainer.max_epochs=2": "interrupted"}
+
+
+@pytest.mark.parametrize("name", ["on_job_start", "on_job_end"])
+def test_signal_between_the_jobs_of_a_sweep_ends_it_the_same_way(launch_here, tmp_path, monkeypatch, capfd, name):
+    """No run is there to notice it."""
+    interrupting(monkeypatch, SummaryCallback, name, after=True)
+    with stop_request.listening():  # as __main__ does
+        assert launch_here(*SWEEP) == 143
+    out, err = capfd.readouterr()
+    assert told(out)["2"] == told(out)["3"] == "not started"
+    assert "Interrupted by SIGTERM" in err
+
+
+MOMENTS = [("fmnist_lit.launch", "prepare"), ("fmnist_lit.launch", "check_sources"), ("hydra", "main")]
+
+
+@FORKS
+@pytest.mark.parametrize(("module", "name"), MOMENTS)
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_before_there_is_a_run_is_no_traceback(tmp_path, monkeypatch, module, name, signum, code):
+    def arrive(*_: object, **__: object) -> None:
+        signal.raise_signal(signum)
+
+    monkeypatch.setattr(sys.modules[module], name, arrive)
+    monkeypatch.setattr(sys, "argv", ["fmnist-lit", *TINY, f"hydra.run.dir={tmp_path / 'run'}"])
+    child = Child(main, tmp_path / "screen")
+    assert child.wait() == code
+    assert child.text == f"Interrupted by {signal.Signals(signum).name}.\n"
 
 
 # In a process of its own

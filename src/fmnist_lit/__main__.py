@@ -2,12 +2,20 @@
 
 import sys
 
-from fmnist_lit.launch import launch
+from fmnist_lit.signals import InterruptedRunError, stop_request
 
 
 def main() -> None:
     """Run the command line and exit with the code of its status."""
-    sys.exit(launch(sys.argv[1:]))
+    with stop_request.listening():  # from here, because the imports alone take seconds
+        try:
+            from fmnist_lit.launch import launch
+
+            code = launch(sys.argv[1:])
+        except InterruptedRunError as stop:
+            print(f"Interrupted by {stop}.", file=sys.stderr)
+            code = 128 + stop.signum
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -109,9 +109,14 @@ class RunCheckpoint(Checkpoint):
     def find_best(self, resumed: Path, checkpoint: dict[str, Any]) -> None:
         """Make ``best.ckpt`` what ``checkpoint`` says it is, or start selecting anew where that cannot be."""
         epoch = checkpoint["best"]["epoch"]
+        if epoch is None:
+            return
+        beside = resumed.with_name(self.best.name)
         if checkpoint["position"] is None and epoch == checkpoint["epoch"] + 1:
             link_durably(resumed, self.best)  # a kill may have come between the two names of the one file
-        if epoch is not None and self.best.exists():
+        elif not self.best.exists() and beside.exists():  # it goes on in another folder
+            link_durably(beside, self.best)
+        if self.best.exists() and load_checkpoint(self.best)["epoch"] + 1 == epoch:  # else of a part that is redone
             self.best_epoch, self.best_metrics = epoch, checkpoint["best"]["metrics"]
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:

@@ -137,11 +137,22 @@ TRUSTED_TARGETS = re.compile(
     re.VERBOSE,
 )
 TRUSTED_HYDRA_TARGETS = re.compile(
-    r"hydra\._internal\.core_plugins\.[\w.]+|hydra_plugins\.(hydra|fmnist_lit)_[\w.]+|optuna\.samplers\.[A-Z]\w*"
-    r"|fmnist_lit\.sweep\.callback\.SummaryCallback"
+    r"""hydra\._internal\.core_plugins\.basic_(launcher\.BasicLauncher|sweeper\.BasicSweeper)
+    |hydra_plugins\.fmnist_lit_sweeper\.grid_sweeper\.GridSweeper
+    |hydra_plugins\.hydra_(joblib|optuna)_\w+\.\w+\.[A-Z]\w*(Launcher|Sweeper)
+    |optuna\.samplers\.[A-Z]\w*Sampler
+    |fmnist_lit\.sweep\.callback\.SummaryCallback
+    """,
+    re.VERBOSE,
 )
-TRUSTED_LOGGING_CLASSES = re.compile(r"fmnist_lit\.console\.ConsoleHandler|(logging|logging\.handlers|colorlog)\.\w+")
-HARMLESS_VARIABLES = re.compile(r"(OMP|MKL|CUDA|NCCL|FMNIST|SLURM)_\w+")
+TRUSTED_LOGGING_CLASSES = re.compile(
+    r"fmnist_lit\.console\.ConsoleHandler|logging\.((Stream|File|Null)Handler|Formatter)|colorlog\.ColoredFormatter"
+)
+LOG_FILES = re.compile(r"\$\{hydra\.runtime\.output_dir\}/(\$\{hydra\.job\.name\}|\w[\w.-]*)\.log")
+# Text that Hydra fills in itself; what any other interpolation gives may differ from one time to the next
+FILLED_IN_BY_HYDRA = re.compile(r"\$\{hydra\.(runtime\.output_dir|sweep\.dir|job\.name)\}")
+HARMLESS_VARIABLES = ("CUDA_VISIBLE_DEVICES", "FMNIST_DATA_DIR", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+LOGGING = (("job_logging",), ("hydra_logging",))
 DEEPEST = 40  # levels; deeper is a configuration that refers to itself
 
 GROUPS = ("data", "model", "loss", "optimizer", "scheduler", "trainer", "logger", "callbacks")
@@ -164,6 +175,7 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ConfigError: at the first thing that is not allowed.
     """
+    check_written_out(OmegaConf.to_container(cfg, resolve=False))
     missing = set(REQUIRED_KEYS)
     for path, value in walk(cfg):
         check_trust(path, value)
@@ -228,6 +240,19 @@ def walk(node: DictConfig | ListConfig, path: tuple[str, ...] = ()) -> Iterator[
             yield from walk(value, here)
 
 
+def check_written_out(node: Any, path: tuple[str, ...] = ()) -> None:
+    """Refuse interpolations where they could name code: what is checked here is not what Hydra would see later."""
+    if isinstance(node, dict | list):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            check_written_out(value, (*path, str(key)))
+        return
+    builds = path[:1] == ("hydra",) and path[1:2] in [("callbacks",), ("launcher",), ("sweeper",), *LOGGING]
+    if (builds or "_target_" in path[-1:]) and "${" in FILLED_IN_BY_HYDRA.sub("", str(node)):
+        raise ConfigError(f"{'.'.join(path)}={node}: must be written out, without an interpolation")
+    if path[1:2] in LOGGING and path[-1] == "filename" and not LOG_FILES.fullmatch(str(node)):
+        raise ConfigError(f"{'.'.join(path)}={node}: must be ${{hydra.runtime.output_dir}}/NAME.log")
+
+
 def check_trust(path: tuple[str, ...], value: Any) -> None:
     """Refuse whatever would make Hydra or ``logging`` call something that is not on the list."""
     key, name = ".".join(path), path[-1]
@@ -238,10 +263,16 @@ def check_trust(path: tuple[str, ...], value: Any) -> None:
                 f"{key}={value}: not a class that a configuration may name; allowed are losses in torch.nn, "
                 "torch.optim, torch.optim.lr_scheduler, lightning.pytorch.callbacks and .loggers, and fmnist_lit's own"
             )
-    if path[:3] == ("hydra", "job", "env_set") and len(path) == 4 and not HARMLESS_VARIABLES.fullmatch(name):
+    if path[:3] == ("hydra", "job", "env_set") and len(path) == 4 and name not in HARMLESS_VARIABLES:
         raise ConfigError(f"{key}={value}: not an environment variable that a configuration may set")
+    if key == "hydra.job.name" and not re.fullmatch(r"\w[\w.-]*", str(value)):
+        raise ConfigError(f"{key}={value}: must be a plain word, it names the log")
+    if key == "hydra.output_subdir" and value not in (".hydra", None):
+        raise ConfigError(f"{key}={value}: must be .hydra, where resuming looks for the configuration")
+    if key == "hydra.sweeper.custom_search_space" and value is not None:
+        raise ConfigError(f"{key}={value}: names a function; a configuration may not")
     if path[:2] in (("hydra", "job_logging"), ("hydra", "hydra_logging")):
-        if name in ("()", "factory") or (name == "class" and not TRUSTED_LOGGING_CLASSES.fullmatch(str(value))):
+        if name in ("()", "factory", ".") or (name == "class" and not TRUSTED_LOGGING_CLASSES.fullmatch(str(value))):
             raise ConfigError(f"{key}={value}: not a logging class that a configuration may name")
         if isinstance(value, str) and re.match(r"(ext|cfg)://(?!sys\.std(out|err)$)", value):
             raise ConfigError(f"{key}={value}: must be ext://sys.stdout or ext://sys.stderr")

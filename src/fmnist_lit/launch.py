@@ -10,6 +10,7 @@ import re
 import secrets
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +27,15 @@ from omegaconf.errors import OmegaConfBaseException
 from fmnist_lit import config, resume
 from fmnist_lit.config import ConfigError
 from fmnist_lit.run import run
+from fmnist_lit.signals import InterruptedRunError
 from fmnist_lit.status import EXIT_CODES, FINISHED
 from fmnist_lit.sweep import plan
 
 INSTALLED_CONF = Path(__file__).parent / "conf"
 CONF = INSTALLED_CONF if INSTALLED_CONF.is_dir() else Path(__file__).parents[2] / "conf"
 
+PATH_KEYS = ("ckpt_path", "hydra.run.dir", "hydra.sweep.dir")  # which never take several values
+LEAST_ROOM = 65_536  # bytes, of what a run writes before it trains
 CHECK_ALL = 24  # jobs; composing a configuration takes about 40 ms, and each job is checked again before it runs
 
 
@@ -53,6 +57,8 @@ def launch(arguments: Sequence[str]) -> int:
         The exit code: 0 completed, 1 failed or diverged, 2 a bad configuration, 128 + the number of a signal.
     """
     args = get_args_parser().parse_intermixed_args(list(arguments))
+    flags = [argument for argument in arguments if argument not in args.overrides]
+    args.overrides = [path_as_typed(word) for word in args.overrides]
     if not os.environ.get("FMNIST_DATA_DIR"):
         os.environ.pop("FMNIST_DATA_DIR", None)  # empty is as good as unset
     try:
@@ -75,16 +81,18 @@ def launch(arguments: Sequence[str]) -> int:
     if start.complete:
         print(f"{start.folder} is complete; a higher trainer.max_epochs goes on with it")
         return 0
-    flags = [argument for argument in arguments if argument not in args.overrides]
     sys.argv[1:] = [*flags, *start.overrides]
     ended = None
     try:
         main()
     except SystemExit as end:  # a signal, a refusal, or fail_fast
         ended = end.code
+    except InterruptedRunError as stop:  # between two jobs, or before the first
+        print(f"Interrupted by {stop}.", file=sys.stderr)
+        ended = 128 + stop.signum
     finally:
         if start.is_sweep:
-            conclude(start.folder)
+            conclude(start.folder, pictures=ended is None or ended < 128)  # a signal does not wait for them
     if ended is not None:
         return int(ended)
     folders = [path.parent for path in start.folder.glob("*/results.json")] if start.is_sweep else [start.folder]
@@ -109,7 +117,7 @@ def check_sources(args: argparse.Namespace) -> None:
         if value is not None:
             raise ConfigError(f"{flag}={value}: not supported; add a folder of configurations with --config-dir")
     for override in parse(args.overrides):
-        if override.key_or_group == "hydra.searchpath" and "pkg:" in str(override.input_line):
+        if override.key_or_group == "hydra.searchpath" and re.search(r"pkg:|\$\{", override.input_line):
             raise ConfigError(f"{override.input_line}: must be folders; a package would be imported")
 
 
@@ -125,6 +133,8 @@ def prepare(args: argparse.Namespace) -> Start:
         multirun = args.multirun or cfg.hydra.mode == RunMode.MULTIRUN
         if multirun:
             params = parse([f"{key}={value}" for key, value in (cfg.hydra.sweeper.get("params") or {}).items()])
+            if any(override.key_or_group == "hydra.searchpath" for override in params):
+                raise ConfigError("hydra.sweeper.params: hydra.searchpath may be given on the command line only")
             swept = merge(params, given)
         elif several := [override for override in given if override.is_sweep_override()]:
             raise ConfigError(f"{several[0].input_line}: several values; add -m to run them all")
@@ -153,19 +163,35 @@ def prepare(args: argparse.Namespace) -> Start:
 
 
 def prepare_resume(run_dir: Path, checkpoint: Path, given: Sequence[Override], compose: Compose) -> Start:
-    """Go on in the folder of the run that ``checkpoint`` belongs to, with its command line under the given one."""
+    """Go on with the run that ``checkpoint`` belongs to, with its command line under the given one.
+
+    In its own folder, unless the given command line names another.
+    """
     own = ("ckpt_path", "hydra.run.dir")
-    earlier = [override for override in parse(resume.earlier_overrides(run_dir)) if override.key_or_group not in own]
-    merged = merge(earlier, [override for override in given if override.key_or_group not in own])
-    overrides = [override.input_line for override in merged]
-    overrides += [f"ckpt_path={quoted(checkpoint)}", f"hydra.run.dir={quoted(run_dir)}"]
+    folder = run_dir
+    if any(override.key_or_group == "hydra.run.dir" for override in given):
+        folder = Path(compose(first_values(given)).hydra.run.dir).absolute()
+    in_place = folder.resolve() == run_dir.resolve()
+    under, over = (
+        [override for override in overrides if override.key_or_group not in own]
+        for overrides in (parse(resume.earlier_overrides(run_dir)), given)
+    )
+    overrides = [override.input_line for override in merge(under, over)]
+    overrides += [f"ckpt_path={quoted(checkpoint)}", f"hydra.run.dir={quoted(folder)}"]
     cfg = compose(overrides)
     config.check(cfg)
     now = OmegaConf.to_container(cfg, resolve=False)
     del now["hydra"]
-    resume.require_same(resume.earlier_config(run_dir), now, run_dir)
-    complete = resume.is_complete(run_dir, cfg.trainer.max_epochs, cfg.trainer.max_steps)
-    return Start(run_dir, overrides, complete=complete)
+    earlier = resume.earlier_config(run_dir)
+    resume.require_same(earlier, now, run_dir)
+    if resume.is_complete(run_dir, earlier, now):
+        return Start(run_dir, overrides, complete=True)
+    if in_place:
+        require_room("ckpt_path", folder)
+        overrides.append("hydra.output_subdir=null")  # Hydra writes over what is there; resume.keep_configuration
+    else:
+        make_folder("hydra.run.dir", lambda: folder, named=True)
+    return Start(folder, overrides)
 
 
 def merge(under: Sequence[Override], over: Sequence[Override]) -> list[Override]:
@@ -184,6 +210,7 @@ def make_folder(key: str, draw: Callable[[], Path], named: bool) -> Path:
         folder = draw()
         try:
             folder.mkdir(parents=True, exist_ok=named)
+            require_room(key, folder)
         except FileExistsError as error:
             if named:
                 raise ConfigError(f"{key}={folder}: is a file, must be a folder") from error
@@ -195,6 +222,19 @@ def make_folder(key: str, draw: Callable[[], Path], named: bool) -> Path:
                 f"{key}={folder}: holds a run already; name another, or resume it with ckpt_path={folder}"
             )
         return folder
+
+
+def require_room(key: str, folder: Path) -> None:
+    """Refuse a folder that nothing can be written to, before Hydra tries and leaves halves.
+
+    Raises:
+        ConfigError: with the system's reason, such as a full disk.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(LEAST_ROOM))
+    except OSError as error:
+        raise ConfigError(f"{key}={folder}: cannot be written to: {error.strerror}") from error
 
 
 @contextlib.contextmanager
@@ -264,6 +304,20 @@ def representatives(overrides: Sequence[Override]) -> Iterator[list[str]]:
             yield [*first[:index], value, *first[index + 1 :]]
 
 
+def path_as_typed(word: str) -> str:
+    """Take a path for what it is: unquoted, the names of our own folders mean something else in Hydra's grammar."""
+    key, _, value = word.partition("=")
+    if key not in PATH_KEYS or not value or value[0] in "'\"":
+        return word
+    try:
+        override = OverridesParser.create().parse_override(word)
+        if not override.is_sweep_override() and isinstance(override.value(), str | None):
+            return word
+    except HydraException:
+        pass
+    return f"{key}={quoted(Path(value))}"
+
+
 def quoted(path: Path) -> str:
     """A path as Hydra's override grammar takes it, whatever characters it has."""
     escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
@@ -275,11 +329,12 @@ def exit_code(run_dirs: Iterable[Path]) -> int:
     return max((EXIT_CODES.get(plan.status(run_dir), 1) for run_dir in run_dirs), default=1)
 
 
-def conclude(sweep_dir: Path) -> None:
+def conclude(sweep_dir: Path, pictures: bool) -> None:
     """Write a sweep's summary however it ended, and show it."""
     from fmnist_lit.sweep.summary import summarize
 
-    summary = summarize([sweep_dir])
+    summary = summarize([sweep_dir], pictures=pictures)
     print(f"\n{summary.text}\n\nsummary.html, summary.md, summary.csv and plots are in {sweep_dir}")
     if any(plan.status(sweep_dir / job["folder"]) not in FINISHED for job in plan.planned(sweep_dir)):
-        print(f"To go on with what is missing, give the same command with hydra.sweep.dir={sweep_dir}")
+        here = shlex.quote(f"hydra.sweep.dir={sweep_dir}")
+        print(f"To go on with what is missing, give the same command with {here}")

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf._utils import get_yaml_loader
 
 from fmnist_lit.config import ConfigError
-from fmnist_lit.files import read_json
+from fmnist_lit.files import read_json, write_durably
 
 # Keys whose change does not make it another run
 MAY_CHANGE = {
@@ -16,6 +18,7 @@ MAY_CHANGE = {
     *("trainer.max_epochs", "trainer.max_steps", "trainer.accelerator"),
     *("trainer.checkpoint_every_n_steps", "trainer.steps_per_batch"),
 }
+LIMITS = ("trainer.max_epochs", "trainer.max_steps")
 GROUPS_THAT_MAY_CHANGE = ("logger", "callbacks")
 
 
@@ -99,7 +102,7 @@ def require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], source: str
         if old != new:
             raise ConfigError(f"{key}={new}: the run in {source} has {old}; resuming keeps it, or start a new run")
     laid_out = "total_steps" in str(now.get("scheduler"))
-    for key in ("trainer.max_epochs", "trainer.max_steps"):
+    for key in LIMITS:
         if laid_out and before.get(key) != after.get(key):
             raise ConfigError(
                 f"{key}={after.get(key)}: the schedule of the run in {source} is laid out for {before.get(key)}; "
@@ -115,9 +118,27 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def is_complete(run_dir: Path, max_epochs: int, max_steps: int) -> bool:
-    """Whether a run has nothing left to do."""
+def is_complete(run_dir: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a run has nothing left to do under the configuration ``now``; it may have ended before its last epoch."""
     results = read_json(run_dir / "results.json")
     if results.get("status") != "completed":
         return False
+    before, after = flatten(earlier), flatten(now)
+    if all(before.get(limit) == after.get(limit) for limit in LIMITS):
+        return True
+    max_epochs, max_steps = (after.get(limit) for limit in LIMITS)
     return results.get("epochs", 0) >= max_epochs or 0 < max_steps <= results.get("steps", 0)
+
+
+def keep_configuration(cfg: DictConfig) -> None:
+    """Record what a run goes on with in its folder, in place of Hydra, which would not do it durably.
+
+    Only once it is accepted: a refused command line must not become the run's own.
+    """
+    if not HydraConfig.initialized() or HydraConfig.get().output_subdir is not None:
+        return
+    raw = {**OmegaConf.to_container(cfg, resolve=False), "total_steps": None}
+    folder = Path(cfg.run_dir) / ".hydra"
+    for name, content in (("config.yaml", raw), ("overrides.yaml", HydraConfig.get().overrides.task)):
+        text = OmegaConf.to_yaml(OmegaConf.create(content))
+        write_durably(folder / name, lambda file, text=text: file.write(text.encode()))

@@ -2,6 +2,8 @@
 
 import logging
 import math
+import os
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ def run(cfg: DictConfig) -> float:
     run_dir = Path(cfg.run_dir)
     earlier, refused = read_json(run_dir / "results.json"), False
     results = {"status": "running", **dict.fromkeys(FIGURES), "seed": cfg.seed}
+    logging.raiseExceptions = "HYDRA_FULL_ERROR" in os.environ  # a log that cannot be written ends no run
     results["started"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     with stop_request.listening():
         try:
@@ -77,7 +80,7 @@ def run(cfg: DictConfig) -> float:
 def how_to_go_on(run_dir: Path) -> str:
     """What to type after an interruption."""
     if (run_dir / "checkpoints" / "last.ckpt").exists():
-        return f"Go on with: python -m fmnist_lit ckpt_path={relative(run_dir)}"
+        return f"Go on with: python -m fmnist_lit {shlex.quote(f'ckpt_path={relative(run_dir)}')}"
     return "No step was taken."
 
 
@@ -95,12 +98,13 @@ def summary(run_dir: Path, results: dict[str, Any]) -> str:
     if "test_accuracy_flip_average" in results:
         figures = 100 * results["test_accuracy_flip_average"], results["test_loss_flip_average"]
         flipped = ["  averaged over flips {:.1f} %, average loss {:.3f}".format(*figures)]
+    curves = shown if shown.is_absolute() else Path(*shown.parts[:1])
     lines = [
         f"{data}{chosen}",
         f"  test accuracy {100 * results['test_accuracy']:.1f} %, average loss {results['test_loss']:.3f}",
         *flipped,
         f"  run folder    {shown}",
-        f"  curves        tensorboard --logdir {shown if shown.is_absolute() else Path(*shown.parts[:1])}",
+        f"  curves        tensorboard --logdir {shlex.quote(str(curves))}",
     ]
     return "\n".join(lines)
 

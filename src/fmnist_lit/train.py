@@ -14,12 +14,12 @@ from hydra.utils import instantiate
 from lightning.pytorch import Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
-from fmnist_lit.checkpoint import DurableCheckpointIO, RunCheckpoint, load_checkpoint
+from fmnist_lit.checkpoint import CheckpointError, DurableCheckpointIO, RunCheckpoint, load_checkpoint
 from fmnist_lit.classifier import Classifier
-from fmnist_lit.config import DATASETS
+from fmnist_lit.config import DATASETS, ConfigError, check_trust, walk
 from fmnist_lit.data import FashionMNISTDataModule
 from fmnist_lit.provenance import provenance
-from fmnist_lit.resume import require_same
+from fmnist_lit.resume import keep_configuration, require_same
 from fmnist_lit.signals import stop_request
 
 log = logging.getLogger(__name__)
@@ -48,12 +48,14 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     quieten_lightning()
     torch.set_num_threads(cfg.num_threads or DEFAULT_THREADS)
     seed_everything(cfg.seed, verbose=False)
-    model = instantiate(cfg.model)  # the first thing to draw from the seed
+    model = build(cfg.model)  # the first thing to draw from the seed
     trainer = make_trainer(cfg)
     datamodule = make_datamodule(cfg, trainer)
     announce(datamodule)
     cfg.total_steps = count_steps(cfg, datamodule)
     classifier = make_classifier(cfg, model, datamodule)
+    # before its weights are restored: 64-true would lose half of each
+    trainer.precision_plugin.convert_module(classifier)
 
     fit_start = time.process_time()
     with stop_request.deferring():
@@ -104,14 +106,24 @@ def quieten_lightning() -> None:
     warnings.filterwarnings("ignore", message="Total length of `list`")  # no validation was asked for
 
 
+def build(node: DictConfig, *left_out: str, **arguments: Any) -> Any:
+    """What a node describes, resolved once and then checked: an interpolation may give something else each time."""
+    plain = OmegaConf.create(OmegaConf.to_container(node, resolve=True))
+    for key in left_out:
+        del plain[key]
+    for path, value in walk(plain):
+        check_trust(path, value)
+    return instantiate(plain, _convert_="all", **arguments)
+
+
 def make_trainer(cfg: DictConfig) -> Trainer:
     """A lightning.Trainer with the loggers and callbacks of the configuration."""
     torch.set_float32_matmul_precision(cfg.trainer.matmul_precision)
     options = {key: value for key, value in cfg.trainer.items() if key not in OWN_OPTIONS}
     return Trainer(
         **options,
-        logger=[instantiate(logger) for logger in cfg.logger.values()],
-        callbacks=[instantiate(callback) for callback in cfg.callbacks.values()],
+        logger=[build(logger) for logger in cfg.logger.values()],
+        callbacks=[build(callback) for callback in cfg.callbacks.values()],
         plugins=[DurableCheckpointIO()],
         default_root_dir=cfg.run_dir,
         enable_checkpointing=any("Checkpoint" in callback._target_ for callback in cfg.callbacks.values()),
@@ -125,7 +137,7 @@ def make_trainer(cfg: DictConfig) -> Trainer:
 def make_datamodule(cfg: DictConfig, trainer: Trainer) -> FashionMNISTDataModule:
     """The data, loaded and on the trainer's device."""
     every_n_steps = cfg.trainer.checkpoint_every_n_steps
-    datamodule = instantiate(
+    datamodule = build(
         cfg.data,
         seed=cfg.seed,
         steps_per_batch=1 if BATCH_COUNTING & cfg.trainer.keys() else cfg.trainer.steps_per_batch,
@@ -146,12 +158,11 @@ def count_steps(cfg: DictConfig, datamodule: FashionMNISTDataModule) -> int:
 
 def make_classifier(cfg: DictConfig, model: torch.nn.Module, datamodule: FashionMNISTDataModule) -> Classifier:
     """The LightningModule, with the whole configuration as its hyper-parameters."""
-    scheduler = {key: value for key, value in cfg.scheduler.items() if key != "interval"}
     classifier = Classifier(
         model,
-        instantiate(cfg.loss),
-        instantiate(cfg.optimizer, _convert_="all"),
-        instantiate(scheduler, _convert_="all"),
+        build(cfg.loss),
+        build(cfg.optimizer),
+        build(cfg.scheduler, "interval"),
         scheduler_interval=cfg.scheduler.interval,
         batch_size=cfg.data.batch_size,
         l1=cfg.regularization.l1,
@@ -162,8 +173,12 @@ def make_classifier(cfg: DictConfig, model: torch.nn.Module, datamodule: Fashion
     )
     configuration = {**OmegaConf.to_container(cfg, resolve=True), "dataset": datamodule.dataset}
     if cfg.ckpt_path is not None:
-        earlier = load_checkpoint(Path(cfg.ckpt_path)).get("hyper_parameters", {})
+        try:
+            earlier = load_checkpoint(Path(cfg.ckpt_path))["hyper_parameters"]
+        except CheckpointError as error:
+            raise ConfigError(f"ckpt_path={error}") from error
         require_same(earlier, configuration, cfg.ckpt_path)
+        keep_configuration(cfg)
     classifier.save_hyperparameters(configuration, logger=False)
     return classifier
 

@@ -49,7 +49,8 @@ def summarize(folders: Sequence[Path], *, live: bool = False, pictures: bool = T
     table = collect(folders, live=live)
     verdict = judge(table)
     if not live:
-        remove_orphans(table.sweep_dir)
+        for folder in (table.sweep_dir, table.sweep_dir / "plots"):
+            remove_orphans(folder)
     write(table.sweep_dir / "summary.csv", report.to_csv(table))
     write_pages(table, verdict, [], "No pictures yet; python -m fmnist_lit.sweep draws them.")
     if pictures:
