@@ -219,6 +219,7 @@ def test_signal_stops_a_sweep_which_says_what_is_done_and_what_is_not(launch_her
         assert launch_here(*SWEEP) == 143
     screen = capfd.readouterr().out
     assert told(screen) == {"1": "completed", "2": "interrupted", "3": "not started"}
+    assert not (tmp_path / "sweep" / "plots").exists()  # drawing takes seconds that a signal does not give
     statuses = {file.parent.name: results(file.parent)["status"] for file in tmp_path.glob("sweep/*/results.json")}
     assert statuses == {"trainer.max_epochs=1": "completed", "trainer.max_epochs=2": "interrupted"}
 

@@ -141,8 +141,13 @@ class Classifier(LightningModule):
         return [optimizer], [self.make_scheduler(optimizer)]
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        if self.gradient_clip_val is not None:
+        if self.gradient_clip_val is None:
+            return
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:  # 16-mixed
             self.clip_gradients(optimizer, self.gradient_clip_val, "norm")
+        else:  # Lightning refuses a fused optimiser here in bf16-mixed too, where no gradient is scaled
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.gradient_clip_val)
 
     def on_train_epoch_start(self) -> None:
         self.progress = EpochProgress(Sums(self.device))

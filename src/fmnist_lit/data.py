@@ -75,10 +75,17 @@ def load_images(source: str, data_dir: str, synthetic_seed: int) -> tuple[str, I
             if source == "fashion_mnist":
                 raise
             log.debug("%s", error)
+    return "synthetic", *draw_stand_in(synthetic_seed)
+
+
+@lru_cache(maxsize=4)  # apart from the above: it is the same for ``auto`` and ``synthetic``, whatever the folder
+def draw_stand_in(seed: int) -> tuple[Images, Images]:
+    """Training and test images of the synthetic data set."""
     from fmnist_lit import synthetic
 
-    drawn = [synthetic.draw_split(n, synthetic_seed, split) for n, split in ((60_000, "train"), (10_000, "test"))]
-    return "synthetic", *(Images(torch.from_numpy(x).unsqueeze(1), torch.from_numpy(y)) for x, y in drawn)
+    drawn = [synthetic.draw_split(n, seed, split) for n, split in ((60_000, "train"), (10_000, "test"))]
+    train, test = (Images(torch.from_numpy(x).unsqueeze(1), torch.from_numpy(y)) for x, y in drawn)
+    return train, test
 
 
 def epoch_generator(seed: int, epoch: int, *purpose: int) -> torch.Generator:
