@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
+from fmnist_lit.collectives import any_rank_is_to_stop, gather
 from fmnist_lit.files import link_durably, write_durably
 from fmnist_lit.signals import stop_request
 
@@ -60,7 +61,7 @@ class RunCheckpoint(Checkpoint):
     """``checkpoints/last.ckpt`` after each epoch, ``checkpoints/best.ckpt`` where validation accuracy is highest.
 
     A checkpoint says to the Trainer "at the start of epoch E" and to the data "B batches of it are done": then
-    resuming in mid-epoch is resuming between epochs, with less to do.
+    resuming in mid-epoch is resuming between epochs, with less to do. What differs between ranks is saved of each.
 
     Args:
         run_dir: the run folder.
@@ -93,31 +94,39 @@ class RunCheckpoint(Checkpoint):
         if position is None:
             epoch += 1
         checkpoint["loops"]["fit_loop"] = at_start_of_epoch(checkpoint["loops"]["fit_loop"], epoch)
+        if position is not None:
+            position["sums"] = gather(trainer, position["sums"])
         checkpoint["position"] = position
         checkpoint["metrics"] = dict(module.metrics)
         checkpoint["best"] = {"epoch": self.best_epoch, "metrics": self.best_metrics}
         checkpoint["seconds"] = self.seconds
-        checkpoint["generators"] = generator_states(module.device)
+        states = generator_states(module.device)
+        checkpoint["generators"] = {name: gather(trainer, state) for name, state in states.items()}
 
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.training:
-            module.resume(checkpoint["position"], checkpoint["metrics"])
-            self.generators = checkpoint["generators"]
+            position, rank = checkpoint["position"], trainer.global_rank
+            if position is not None:
+                position = {**position, "sums": position["sums"][rank]}
+            module.resume(position, checkpoint["metrics"])
+            self.generators = {name: states[rank] for name, states in checkpoint["generators"].items()}
             self.start -= checkpoint["seconds"]
-            self.find_best(Path(trainer.ckpt_path), checkpoint)
+            if trainer.is_global_zero:
+                self.recover_best(Path(trainer.ckpt_path), checkpoint)
+            trainer.strategy.barrier()
+            epoch = checkpoint["best"]["epoch"]
+            # else there is none, or it is of a part that is redone
+            if epoch is not None and self.best.exists() and load_checkpoint(self.best)["epoch"] + 1 == epoch:
+                self.best_epoch, self.best_metrics = epoch, checkpoint["best"]["metrics"]
 
-    def find_best(self, resumed: Path, checkpoint: dict[str, Any]) -> None:
-        """Make ``best.ckpt`` what ``checkpoint`` says it is, or start selecting anew where that cannot be."""
+    def recover_best(self, resumed: Path, checkpoint: dict[str, Any]) -> None:
+        """Make ``best.ckpt`` what ``checkpoint`` says it is, where that can be."""
         epoch = checkpoint["best"]["epoch"]
-        if epoch is None:
-            return
         beside = resumed.with_name(self.best.name)
         if checkpoint["position"] is None and epoch == checkpoint["epoch"] + 1:
             link_durably(resumed, self.best)  # a kill may have come between the two names of the one file
-        elif not self.best.exists() and beside.exists():  # it goes on in another folder
+        elif epoch is not None and not self.best.exists() and beside.exists():  # it goes on in another folder
             link_durably(beside, self.best)
-        if self.best.exists() and load_checkpoint(self.best)["epoch"] + 1 == epoch:  # else of a part that is redone
-            self.best_epoch, self.best_metrics = epoch, checkpoint["best"]["metrics"]
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         stop_request.install()  # Lightning puts its own before it, which ends a validation without a checkpoint
@@ -131,7 +140,8 @@ class RunCheckpoint(Checkpoint):
         due = self.every_n_steps and module.progress.steps % self.every_n_steps == 0
         if due or trainer.should_stop:
             trainer.save_checkpoint(self.last)
-        stop_request.raise_if_received()
+        if trainer.should_stop or trainer.world_size == 1:  # several ranks stop where they have all agreed to
+            stop_request.raise_if_received()
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         if not module.progress.finished:  # stopped in the middle of it; the checkpoint to resume from is written
@@ -143,7 +153,8 @@ class RunCheckpoint(Checkpoint):
         trainer.save_checkpoint(self.last)
         if improved and trainer.is_global_zero:
             link_durably(self.last, self.best)
-        stop_request.raise_if_received()
+        if any_rank_is_to_stop(trainer):
+            stop_request.raise_if_received()
 
 
 def at_start_of_epoch(fit_loop: dict[str, Any], epoch: int) -> dict[str, Any]:

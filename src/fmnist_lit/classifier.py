@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from fmnist_lit import collectives
 from fmnist_lit.losses import l1_penalty
 from fmnist_lit.signals import stop_request
 from fmnist_lit.status import DivergedError
@@ -172,16 +173,19 @@ class Classifier(LightningModule):
             return
         progress, last_chunk = self.progress, self.trainer.is_last_batch
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
-        step = self.global_step
+        step, alone = self.global_step, self.trainer.world_size == 1
         losses, logits = [], []
         for index, (x, y) in enumerate(zip(images, labels, strict=True), start=1):
             outputs = self.model(x)
             loss = self.loss(outputs, y)
-            self.manual_backward(self.objective(loss))
-            losses.append(loss.detach())
-            logits.append(outputs.detach())
             progress.batches += 1
             progress.finished = last_chunk and index == len(labels)
+            objective = self.objective(loss)
+            if progress.finished and not alone:  # the only batch that ranks may share unevenly
+                objective = objective * collectives.weight(self.trainer, len(y))
+            self.manual_backward(objective)
+            losses.append(loss.detach())
+            logits.append(outputs.detach())
             if progress.batches % self.accumulate_grad_batches and not progress.finished:
                 continue
             progress.learning_rate = optimizer.param_groups[0]["lr"]
@@ -191,18 +195,22 @@ class Classifier(LightningModule):
                 scheduler.step()
             progress.steps += 1
             step += 1
-            if step == self.max_steps or stop_request.signum is not None:
+            if step == self.max_steps or (alone and stop_request.signum is not None):
                 self.trainer.should_stop = True
                 break
         self.record(torch.stack(losses), torch.cat(logits), labels[: len(losses)], step)
+        if not alone and collectives.any_rank_is_to_stop(self.trainer):
+            self.trainer.should_stop = True
 
     def record(self, losses: Tensor, logits: Tensor, labels: Sequence[Tensor], step: int) -> None:
         """Add the batches of a chunk to the epoch's sums.
 
         Raises:
-            DivergedError: if a loss is not finite; the chunk ended at optimiser step ``step``.
+            DivergedError: if a loss of any rank is not finite; the chunk ended at optimiser step ``step``.
         """
         finite = losses.isfinite()
+        if self.trainer.world_size > 1:
+            finite = self.trainer.strategy.reduce(finite.int(), reduce_op="min").bool()
         if not finite.all():  # the one time in a chunk that the host waits for the device
             batches_since = len(losses) - 1 - int(finite.logical_not().nonzero()[0])
             raise DivergedError(step - batches_since // self.accumulate_grad_batches)

@@ -109,6 +109,7 @@ RULES = {
     "scheduler.eta_min": NOT_NEGATIVE,
     "scheduler.cycle_momentum": BOOLEAN,
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
+    "trainer.strategy": one_of("auto", "ddp"),
     "trainer.devices": integer(1, 1024) | one_of("auto") | sequence_of(integer(0)),
     "trainer.precision": one_of("32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"),
     "trainer.matmul_precision": one_of("highest", "high", "medium"),

@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fmnist_lit import config
+from fmnist_lit import config, ranks
 from fmnist_lit.files import read_json, remove_orphans, write_json
 from fmnist_lit.signals import InterruptedRunError, stop_request
 from fmnist_lit.status import DivergedError
@@ -44,9 +44,7 @@ def run(cfg: DictConfig) -> float:
                 remove_orphans(folder)
             write_json(run_dir / "results.json", results)
             config.check(cfg)  # again: what could not be resolved before there was a run folder is known now
-            from fmnist_lit.train import train
-
-            results |= {"status": "completed", **train(cfg)}
+            results |= {"status": "completed", **ranks.train(cfg)}
         except InterruptedRunError as stop:
             results |= {"status": "interrupted", "signal": str(stop)}
             log.error("Interrupted by %s. %s", stop, how_to_go_on(run_dir))

@@ -21,20 +21,25 @@ class InterruptedRunError(BaseException):
         super().__init__(signal.Signals(signum).name)
         self.signum = signum
 
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        return type(self), (self.signum,)
+
 
 class StopRequest:
-    """The signal that has arrived, if one has; who defers it has to ask."""
+    """The signal that has arrived, here or at another rank, if one has; who defers it has to ask."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self.received = False
+        self.second_is_final = True
         self.deferred = False
 
     def receive(self, signum: int, frame: FrameType | None) -> None:
         """Signal handler: remember the signal, or raise it at once where no training step is under way."""
-        if self.signum is not None:
+        if self.received and self.second_is_final:
             signal.signal(signum, signal.SIG_DFL)
             signal.raise_signal(signum)
-        self.signum = signum
+        self.signum, self.received = signum, True
         if not self.deferred:
             raise InterruptedRunError(signum)
 
@@ -50,7 +55,7 @@ class StopRequest:
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Handle the signals in this block, where the thread may; forget any earlier one."""
-        self.signum = None
+        self.signum, self.received = None, False
         before = self.install()
         try:
             yield
@@ -67,11 +72,11 @@ class StopRequest:
     @contextlib.contextmanager
     def deferring(self) -> Iterator[None]:
         """Keep a signal that arrives in this block until somebody asks for it."""
-        self.deferred = True
+        before, self.deferred = self.deferred, True
         try:
             yield
         finally:
-            self.deferred = False
+            self.deferred = before
 
 
 stop_request = StopRequest()  # one a process, as signals are

@@ -15,3 +15,6 @@ class DivergedError(ArithmeticError):
     def __init__(self, step: int) -> None:
         super().__init__(f"the loss is not a finite number at step {step}")
         self.step = step
+
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        return type(self), (self.step,)

@@ -2,23 +2,28 @@
 
 import logging
 import math
+import os
 import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
 from fmnist_lit.checkpoint import CheckpointError, DurableCheckpointIO, RunCheckpoint, load_checkpoint
 from fmnist_lit.classifier import Classifier
+from fmnist_lit.collectives import any_rank_is_to_stop
 from fmnist_lit.config import DATASETS, ConfigError, check_trust, walk
 from fmnist_lit.data import FashionMNISTDataModule
 from fmnist_lit.provenance import provenance
+from fmnist_lit.ranks import num_processes
 from fmnist_lit.resume import keep_configuration, require_same
 from fmnist_lit.signals import stop_request
 
@@ -46,10 +51,11 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """
     start = time.perf_counter()
     quieten_lightning()
-    torch.set_num_threads(cfg.num_threads or DEFAULT_THREADS)
+    set_num_threads(cfg)
     seed_everything(cfg.seed, verbose=False)
     model = build(cfg.model)  # the first thing to draw from the seed
     trainer = make_trainer(cfg)
+    seed_rank(cfg.seed, trainer.global_rank)
     datamodule = make_datamodule(cfg, trainer)
     announce(datamodule)
     cfg.total_steps = count_steps(cfg, datamodule)
@@ -61,7 +67,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     with stop_request.deferring():
         trainer.fit(classifier, datamodule, ckpt_path=cfg.ckpt_path)
     fit_cpu_seconds = time.process_time() - fit_start
-    stop_request.raise_if_received()
+    if any_rank_is_to_stop(trainer):
+        stop_request.raise_if_received()
     best_epoch, checkpoint, metrics = select_best(trainer, classifier)
     if "test" not in datamodule.watched:
         trainer.test(classifier, datamodule, verbose=False)
@@ -97,6 +104,22 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     }
 
 
+def set_num_threads(cfg: DictConfig) -> None:
+    """As many threads as asked for, else torch's own choice, which processes of one run on one machine share."""
+    processes = num_processes(cfg)
+    share = DEFAULT_THREADS if "OMP_NUM_THREADS" in os.environ else max(1, DEFAULT_THREADS // processes)
+    torch.set_num_threads(cfg.num_threads or share)
+    if processes > 1:
+        os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # or Lightning would set it to its own choice
+
+
+def seed_rank(seed: int, rank: int) -> None:
+    """Let the ranks drop out different units, each reproducibly; rank 0 goes on from where it is."""
+    os.environ.pop("PL_GLOBAL_SEED", None)  # from it Lightning would seed all ranks alike when they meet
+    if rank:
+        torch.manual_seed(int(np.random.SeedSequence([seed, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+
+
 def quieten_lightning() -> None:
     """Keep Lightning's advertisements and progress notes off the screen; its warnings stay."""
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -104,6 +127,7 @@ def quieten_lightning() -> None:
     warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")
     warnings.filterwarnings("ignore", message="The `srun` command is available")  # a login node of Slurm
     warnings.filterwarnings("ignore", message="Total length of `list`")  # no validation was asked for
+    warnings.filterwarnings("ignore", message="It is recommended to use .*sync_dist")  # figures are of all ranks already
 
 
 def build(node: DictConfig, *left_out: str, **arguments: Any) -> Any:
@@ -124,7 +148,7 @@ def make_trainer(cfg: DictConfig) -> Trainer:
         **options,
         logger=[build(logger) for logger in cfg.logger.values()],
         callbacks=[build(callback) for callback in cfg.callbacks.values()],
-        plugins=[DurableCheckpointIO()],
+        plugins=[DurableCheckpointIO(), *([LightningEnvironment()] if torch.distributed.is_initialized() else [])],
         default_root_dir=cfg.run_dir,
         enable_checkpointing=any("Checkpoint" in callback._target_ for callback in cfg.callbacks.values()),
         enable_model_summary=False,
@@ -211,6 +235,7 @@ def select_best(trainer: Trainer, classifier: Classifier) -> tuple[int | None, s
         return None, None, dict(classifier.metrics)
     if checkpoint.best_epoch is None:
         return None, f"checkpoints/{checkpoint.last.name}", dict(classifier.metrics)
+    trainer.strategy.barrier()  # rank 0 may still be at it
     if checkpoint.best_epoch != trainer.current_epoch:
         classifier.load_state_dict(load_checkpoint(checkpoint.best)["state_dict"])
     return checkpoint.best_epoch, f"checkpoints/{checkpoint.best.name}", dict(checkpoint.best_metrics)
