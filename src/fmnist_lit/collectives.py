@@ -26,7 +26,7 @@ def gather(trainer: Trainer, tensor: Tensor) -> Tensor:
 
 
 def weight(trainer: Trainer, rows: int) -> float:
-    """What to multiply the mean over this rank's ``rows`` by, so that the plain mean over ranks is that over samples."""
+    """Factor on the mean over this rank's ``rows``, so that the plain mean over ranks is that over samples."""
     if trainer.world_size == 1:
         return 1.0
     total = trainer.strategy.reduce(torch.tensor(rows, device=trainer.strategy.root_device), reduce_op="sum")

@@ -38,7 +38,7 @@ class RankDiedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Outside:
-    """This process's place among those that another program started with the same command line."""
+    """The place of this process among those that another program started with the same command line."""
 
     starter: str
     rank: int

@@ -127,7 +127,7 @@ def quieten_lightning() -> None:
     warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")
     warnings.filterwarnings("ignore", message="The `srun` command is available")  # a login node of Slurm
     warnings.filterwarnings("ignore", message="Total length of `list`")  # no validation was asked for
-    warnings.filterwarnings("ignore", message="It is recommended to use .*sync_dist")  # figures are of all ranks already
+    warnings.filterwarnings("ignore", message="It is recommended to use .*sync_dist")  # they are of all ranks
 
 
 def build(node: DictConfig, *left_out: str, **arguments: Any) -> Any:
