@@ -260,13 +260,27 @@ UNTRUSTED = [
     ["hydra.sweeper._target_=os.system"],
     ["+hydra.callbacks.x._target_=builtins.print"],
     ["+hydra.callbacks.x={_target_:fmnist_lit.run.run}"],
+    ["+hydra.callbacks.x._target_=hydra_plugins.fmnist_lit_sweeper.grid_sweeper.plan.write_json"],
+    ["+hydra.callbacks.x._target_=hydra._internal.core_plugins.basic_launcher.log.info"],
+    ["hydra.launcher._target_=hydra_plugins.hydra_ray_launcher.ray_aws_launcher.RayAWSLauncher"],
+    ["+hydra.launcher.setup=[reboot]"],
+    ["+hydra.launcher.srun_args=[--task-prolog=x]"],
+    ["+hydra.launcher.additional_parameters={wrap:reboot}"],
+    ["+hydra.launcher.comment='a\nreboot'"],
+    ["+hydra.launcher.ray={init:{address:'ray://stranger'}}"],
+    ["+hydra.launcher.ray={init:{runtime_env:{py_executable:reboot}}}"],
+    ["+hydra.sweeper.custom_search_space=os.system"],
+    ["+hydra.sweeper.storage='sqlite:///x'"],
     ["hydra.job_logging.handlers.console.class=os.system"],
     ["+hydra.hydra_logging.handlers.x.class=subprocess.Popen"],
     ["hydra.job_logging.handlers.console.formatter='ext://os.system'"],
 ]
 
 
-REASONS = ("not a class that", "not a logging class", "must be ext://", "no such key", "must be written out")
+REASONS = (
+    *("not a class that", "not a logging class", "must be ext://", "no such key", "must be written out"),
+    *("not a key of a", "one line"),
+)
 
 
 @pytest.mark.parametrize("arguments", UNTRUSTED, ids=" ".join)

@@ -138,11 +138,26 @@ TRUSTED_TARGETS = re.compile(
     re.VERBOSE,
 )
 TRUSTED_HYDRA_TARGETS = re.compile(
-    r"""hydra\._internal\.core_plugins\.basic_(launcher\.BasicLauncher|sweeper\.BasicSweeper)
+    r"""fmnist_lit\.sweep\.callback\.SummaryCallback
     |hydra_plugins\.fmnist_lit_sweeper\.grid_sweeper\.GridSweeper
-    |hydra_plugins\.hydra_(joblib|optuna)_\w+\.\w+\.[A-Z]\w*(Launcher|Sweeper)
-    |optuna\.samplers\.[A-Z]\w*Sampler
-    |fmnist_lit\.sweep\.callback\.SummaryCallback
+    |hydra\._internal\.core_plugins\.basic_(sweeper\.BasicSweeper|launcher\.BasicLauncher)
+    |hydra_plugins\.hydra_joblib_launcher\.joblib_launcher\.JoblibLauncher
+    |hydra_plugins\.hydra_submitit_launcher\.submitit_launcher\.(Local|Slurm)Launcher
+    |hydra_plugins\.hydra_ray_launcher\.ray_launcher\.RayLauncher
+    |hydra_plugins\.hydra_optuna_sweeper\.optuna_sweeper\.OptunaSweeper
+    |optuna\.samplers\.[A-Z]\w*
+    """,
+    re.VERBOSE,
+)
+# Keys of launchers and sweepers. Left out: those that take shell commands, functions, options of srun or sbatch at
+# will, or the address of a cluster, whose answers would be unpickled.
+TRUSTED_PLUGIN_KEYS = re.compile(
+    r"""_target_|params(\..+)?|max_batch_size|sampler(\..+)?|direction|study_name|n_trials|n_jobs|max_failure_rate
+    |backend|prefer|require|verbose|pre_dispatch|batch_size|timeout|temp_folder|max_nbytes|mmap_mode
+    |submitit_folder|name|partition|account|qos|constraint|exclude|comment|timeout_min|signal_delay_s|max_num_timeout
+    |array_parallelism|nodes|tasks_per_node|(cpus|gpus)_per_(task|node|gpu)|gres|mem_gb|mem_per_(cpu|gpu)
+    |stderr_to_stdout|ray(\.(init|remote))?|ray\.init\.(num_cpus|num_gpus|object_store_memory|include_dashboard)
+    |ray\.remote\.(num_cpus|num_gpus|memory|max_retries)
     """,
     re.VERBOSE,
 )
@@ -264,14 +279,17 @@ def check_trust(path: tuple[str, ...], value: Any) -> None:
                 f"{key}={value}: not a class that a configuration may name; allowed are losses in torch.nn, "
                 "torch.optim, torch.optim.lr_scheduler, lightning.pytorch.callbacks and .loggers, and fmnist_lit's own"
             )
+    if path[0] == "hydra" and path[1:2] in (("launcher",), ("sweeper",)) and len(path) > 2:
+        if value not in (None, {}) and not TRUSTED_PLUGIN_KEYS.fullmatch(".".join(path[2:])):
+            raise ConfigError(f"{key}={value}: not a key of a {path[1]} that a configuration may set")
+        if path[1] == "launcher" and isinstance(value, str) and not value.isprintable():
+            raise ConfigError(f"{key}={value!r}: must be one line")  # it becomes one of a shell script
     if path[:3] == ("hydra", "job", "env_set") and len(path) == 4 and name not in HARMLESS_VARIABLES:
         raise ConfigError(f"{key}={value}: not an environment variable that a configuration may set")
     if key == "hydra.job.name" and not re.fullmatch(r"\w[\w.-]*", str(value)):
         raise ConfigError(f"{key}={value}: must be a plain word, it names the log")
     if key == "hydra.output_subdir" and value not in (".hydra", None):
         raise ConfigError(f"{key}={value}: must be .hydra, where resuming looks for the configuration")
-    if key == "hydra.sweeper.custom_search_space" and value is not None:
-        raise ConfigError(f"{key}={value}: names a function; a configuration may not")
     if path[:2] in (("hydra", "job_logging"), ("hydra", "hydra_logging")):
         if name in ("()", "factory", ".") or (name == "class" and not TRUSTED_LOGGING_CLASSES.fullmatch(str(value))):
             raise ConfigError(f"{key}={value}: not a logging class that a configuration may name")

@@ -4,12 +4,19 @@ import copy
 import logging
 import os
 import sys
+import textwrap
+from pathlib import Path
 from typing import TextIO
+
+from hydra.core.hydra_config import HydraConfig
+
+from fmnist_lit.sweep import workers
 
 
 class ConsoleHandler(logging.StreamHandler):
     """Writes to whatever ``sys.stdout`` is at the time, so that lines appear above a live progress bar.
 
+    A job in a process of its own says which one it is.
     Tracebacks are for train.log; ``HYDRA_FULL_ERROR=1`` shows them here as well.
     """
 
@@ -24,4 +31,7 @@ class ConsoleHandler(logging.StreamHandler):
         if "HYDRA_FULL_ERROR" not in os.environ:
             record = copy.copy(record)
             record.exc_info = record.exc_text = None
-        return super().format(record)
+        text = super().format(record)
+        if workers.in_worker():  # other jobs write there too
+            return textwrap.indent(text, f"[{Path(HydraConfig.get().runtime.output_dir).name}] ")
+        return text

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import filelock
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -29,7 +30,7 @@ from fmnist_lit.config import ConfigError
 from fmnist_lit.run import run
 from fmnist_lit.signals import InterruptedRunError
 from fmnist_lit.status import EXIT_CODES, FINISHED
-from fmnist_lit.sweep import plan
+from fmnist_lit.sweep import plan, workers
 
 INSTALLED_CONF = Path(__file__).parent / "conf"
 CONF = INSTALLED_CONF if INSTALLED_CONF.is_dir() else Path(__file__).parents[2] / "conf"
@@ -39,13 +40,27 @@ LEAST_ROOM = 65_536  # bytes, of what a run writes before it trains
 CHECK_ALL = 24  # jobs; composing a configuration takes about 40 ms, and each job is checked again before it runs
 
 
+# Hydra's plugins that are extras in pyproject.toml, and what they have to be told
+EXTRAS = {
+    "hydra/launcher=joblib": "joblib",
+    "hydra/launcher=submitit_local": "submitit",
+    "hydra/launcher=submitit_slurm": "submitit",
+    "hydra/launcher=ray": "ray",
+    "hydra/sweeper=optuna": "optuna",
+}
+PLUGIN_SETTINGS = {
+    "JoblibLauncher": "hydra.launcher.pre_dispatch=n_jobs",  # no job waits in a process that is about to stop
+    "RayLauncher": "hydra.launcher.ray.remote.max_retries=0",  # what was killed goes on when the sweep is continued
+    "OptunaSweeper": "hydra.sweeper.direction=maximize",  # the validation accuracy
+}
+
+
 def unique(overrides: str = "") -> str:
     """The end of a new folder's name: what was overridden, for people to recognise it by, and a random part."""
     return "_".join(filter(None, [plan.slug(overrides)[:80] if overrides else "", secrets.token_hex(3)]))
 
 
 OmegaConf.register_new_resolver("unique", unique)
-OmegaConf.register_new_resolver("job_name", plan.slug)
 
 Compose = Callable[[Sequence[str]], DictConfig]
 
@@ -83,16 +98,23 @@ def launch(arguments: Sequence[str]) -> int:
         return 0
     sys.argv[1:] = [*flags, *start.overrides]
     ended = None
+    leading = workers.leading(start.folder, start.launcher) if start.is_sweep else contextlib.nullcontext()
     try:
-        main()
-    except SystemExit as end:  # a signal, a refusal, or fail_fast
-        ended = end.code
-    except InterruptedRunError as stop:  # between two jobs, or before the first
-        print(f"Interrupted by {stop}.", file=sys.stderr)
-        ended = 128 + stop.signum
-    finally:
-        if start.is_sweep:
-            conclude(start.folder, pictures=ended is None or ended < 128)  # a signal does not wait for them
+        with leading:
+            try:
+                main()
+            except SystemExit as end:  # a signal, a refusal, fail_fast, or a launcher that gave up
+                ended = end.code
+            except InterruptedRunError as stop:  # between two jobs, or before the first
+                print(f"Interrupted by {stop}.", file=sys.stderr)
+                ended = 128 + stop.signum
+            finally:
+                if start.is_sweep:
+                    workers.wait_for_submitted_jobs(start.folder)
+                    conclude(start.folder, pictures=ended is None or ended < 128)  # a signal does not wait for them
+    except filelock.Timeout:
+        print(f"error: {already_led(start.folder)}", file=sys.stderr)
+        return 2
     if ended is not None:
         return int(ended)
     folders = [path.parent for path in start.folder.glob("*/results.json")] if start.is_sweep else [start.folder]
@@ -106,6 +128,7 @@ class Start:
     folder: Path
     overrides: list[str]
     is_sweep: bool = False
+    launcher: str = ""  # the _target_ of a sweep's
     complete: bool = False  # resuming a run that has nothing left to do
 
 
@@ -154,12 +177,26 @@ def prepare(args: argparse.Namespace) -> Start:
         folder = make_folder(key, lambda: Path(OmegaConf.select(compose(first_values(given)), key)), named)
         overrides = list(args.overrides) if named else [*args.overrides, f"{key}={quoted(folder)}"]
         if multirun:
+            grid = "GridSweeper" in cfg.hydra.sweeper._target_
+            if workers.is_held(folder / workers.LOCK) or workers.jobs_alive(folder):
+                raise ConfigError(already_led(folder))
+            if not grid:
+                if any(folder.glob("*/results.json")):
+                    raise ConfigError(f"{key}={folder}: holds a sweep already, and only a grid can go on; name another")
+                # two samples may be alike
+                overrides.append("hydra.sweep.subdir='${hydra.job.num}_${job_name:${hydra.job.override_dirname}}'")
+            overrides += [
+                f"++{setting}"
+                for plugin, setting in PLUGIN_SETTINGS.items()
+                if plugin in (cfg.hydra.launcher._target_ + cfg.hydra.sweeper._target_)
+                and plan.key(setting) not in {override.key_or_group for override in given}
+            ]
             varied = plan.varied_keys(swept)
             fixed = [override.key_or_group for override in swept if override.key_or_group not in varied]
             overrides.append(f"hydra.job.config.override_dirname.exclude_keys={[*fixed, 'ckpt_path']}")
-            jobs = plan.jobs(swept) if "GridSweeper" in cfg.hydra.sweeper._target_ else []
+            jobs = plan.jobs(swept) if grid else []
             plan.save(folder, shlex.join(["python", "-m", "fmnist_lit", *sys.argv[1:]]), varied, jobs)
-        return Start(folder, overrides, is_sweep=multirun)
+        return Start(folder, overrides, is_sweep=multirun, launcher=cfg.hydra.launcher._target_)
 
 
 def prepare_resume(run_dir: Path, checkpoint: Path, given: Sequence[Override], compose: Compose) -> Start:
@@ -237,6 +274,11 @@ def require_room(key: str, folder: Path) -> None:
         raise ConfigError(f"{key}={folder}: cannot be written to: {error.strerror}") from error
 
 
+def already_led(sweep_dir: Path) -> str:
+    """An error text for a sweep that runs."""
+    return f"hydra.sweep.dir={sweep_dir}: a sweep, or a job that one left, is running in it; wait for it or stop it"
+
+
 @contextlib.contextmanager
 def composer(args: argparse.Namespace) -> Iterator[Compose]:
     """Compose configurations as Hydra itself will for this command line, running nothing."""
@@ -261,6 +303,8 @@ def explain(error: Exception) -> str:
         return config.unknown_key(match[1], [*config.RULES, *config.TOP_LEVEL_KEYS])
     if match := re.search(r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':((?:\n\t\S+)+)", text):
         group, option, options = match[1], match[2], match[3].split()
+        if extra := EXTRAS.get(f"{group}={option}"):
+            return f"{group}={option}: is not installed; pip install 'fmnist_lit[{extra}]'"
         nearest = difflib.get_close_matches(option, options, n=1)
         return f"{group}={option}: must be one of {', '.join(options)}" + (
             f"; did you mean {nearest[0]}?" if nearest else ""

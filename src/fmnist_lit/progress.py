@@ -6,13 +6,15 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
+from fmnist_lit.sweep import workers
+
 
 class ProgressBar(RichProgressBar):
     """Shown in a terminal only; elsewhere the log's line an epoch is enough."""
 
     def __init__(self, refresh_rate: int = 10) -> None:
         super().__init__(refresh_rate=refresh_rate)
-        if not sys.stdout.isatty():
+        if not sys.stdout.isatty() or workers.in_worker():  # other jobs write there too
             self.disable()
 
     @property

@@ -16,6 +16,7 @@ from fmnist_lit import config, ranks
 from fmnist_lit.files import read_json, remove_orphans, write_json
 from fmnist_lit.signals import InterruptedRunError, stop_request
 from fmnist_lit.status import DivergedError
+from fmnist_lit.sweep import workers
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +28,11 @@ def run(cfg: DictConfig) -> float:
     """Train as ``cfg`` says and leave ``results.json`` with the status.
 
     Returns:
-        The validation accuracy, for sweepers that optimise one; NaN if there is none.
+        The validation accuracy, for sweepers that optimise one; if there is none, NaN, in a sweep 0.
 
     Raises:
-        SystemExit: with 128 + the signal's number, if a signal interrupted the run, or with 1 if it did not complete
+        SystemExit: with 128 + the signal's number, if a signal interrupted the run and not only one of several that
+            run in processes of their own, or with 1 if it did not complete
             and ``sweep.fail_fast`` is set; that ends a sweep too. With 2, outside a sweep, if it may not be resumed so.
     """
     run_dir = Path(cfg.run_dir)
@@ -38,7 +40,7 @@ def run(cfg: DictConfig) -> float:
     results = {"status": "running", **dict.fromkeys(FIGURES), "seed": cfg.seed}
     logging.raiseExceptions = "HYDRA_FULL_ERROR" in os.environ  # a log that cannot be written ends no run
     results["started"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    with stop_request.listening():
+    with stop_request.listening(), workers.working(run_dir):
         try:
             for folder in (run_dir, run_dir / "checkpoints"):
                 remove_orphans(folder)
@@ -64,7 +66,8 @@ def run(cfg: DictConfig) -> float:
                 write_json(run_dir / "results.json", results)
             except OSError as error:
                 log.error("Failed: %s cannot be written: %s", run_dir / "results.json", error)
-    if stop_request.signum is not None:
+    job_alone = workers.in_worker() and workers.sweep_is_led()
+    if stop_request.signum is not None and not job_alone:
         raise SystemExit(128 + stop_request.signum)
     if refused and not in_sweep():
         raise SystemExit(2)
@@ -72,7 +75,8 @@ def run(cfg: DictConfig) -> float:
         log.info("%s", summary(run_dir, results))
     elif cfg.sweep.fail_fast:
         raise SystemExit(1)
-    return math.nan if results["val_accuracy"] is None else results["val_accuracy"]
+    none = 0.0 if in_sweep() else math.nan  # a sweeper that optimises needs a number
+    return none if results["val_accuracy"] is None else results["val_accuracy"]
 
 
 def how_to_go_on(run_dir: Path) -> str:

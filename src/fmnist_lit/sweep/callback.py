@@ -1,8 +1,10 @@
 """Hydra's callback that keeps a sweep's summary up to date, in whatever process a job runs."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -24,4 +26,6 @@ class SummaryCallback(Callback):
     def update(self, config: DictConfig) -> None:
         """Summarise the sweep that a job belongs to, if it does."""
         if config.hydra.mode == RunMode.MULTIRUN:
-            summarize([Path(config.hydra.sweep.dir)], live=True, pictures=False)
+            sweep_dir = Path(config.hydra.sweep.dir)
+            with contextlib.suppress(Timeout), FileLock(sweep_dir / ".summary.lock", timeout=30):  # the latest is last
+                summarize([sweep_dir], live=True, pictures=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
 
 from fmnist_lit.config import ConfigError
 from fmnist_lit.files import read_json, write_json
@@ -67,6 +68,9 @@ def slug(text: str) -> str:
     return (
         f"{name.encode()[: LONGEST_NAME - 9].decode(errors='ignore')}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     )
+
+
+OmegaConf.register_new_resolver("job_name", slug)  # in every process that runs a job
 
 
 def save(sweep_dir: Path, command: str, varied: Sequence[str], planned: Sequence[Job]) -> None:

@@ -1,11 +1,11 @@
 """Hydra's grid of all combinations, less the jobs that an earlier command has finished."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Override
 
 from fmnist_lit.sweep import plan
 
@@ -25,8 +25,10 @@ ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GridSweepe
 class GridSweeper(BasicSweeper):
     """Launches what is missing or was interrupted in the sweep folder, and leaves what is finished alone."""
 
-    def get_job_batch(self) -> Sequence[Sequence[str]]:
-        batch = super().get_job_batch()
+    def split_arguments(self, overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
+        (jobs,) = super().split_arguments(overrides, None)
         fixed = set(self.config.hydra.job.config.override_dirname.exclude_keys)
-        varied = {plan.key(line) for job in batch for line in job} - fixed
-        return list(plan.still_to_do(Path(self.config.hydra.sweep.dir), batch, varied))
+        varied = {plan.key(line) for job in jobs for line in job} - fixed
+        todo = list(plan.still_to_do(Path(self.config.hydra.sweep.dir), jobs, varied))
+        # no empty batch: a launcher may refuse one
+        return list(self.split_overrides_to_chunks(todo, max_batch_size)) if todo else []
