@@ -264,7 +264,7 @@ UNTRUSTED = [
     ["+hydra.callbacks.x._target_=hydra._internal.core_plugins.basic_launcher.log.info"],
     ["hydra.launcher._target_=hydra_plugins.hydra_ray_launcher.ray_aws_launcher.RayAWSLauncher"],
     ["+hydra.launcher.setup=[reboot]"],
-    ["+hydra.launcher.srun_args=[--task-prolog=x]"],
+    ["+hydra.launcher.srun_args=['--task-prolog=x']"],
     ["+hydra.launcher.additional_parameters={wrap:reboot}"],
     ["+hydra.launcher.comment='a\nreboot'"],
     ["+hydra.launcher.ray={init:{address:'ray://stranger'}}"],
