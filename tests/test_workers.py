@@ -133,7 +133,7 @@ hydra:
 
 
 @needs_optuna
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # of optuna 2 about itself
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # of optuna 2 about itself
 def test_optuna_maximizes_and_takes_a_diverged_job_for_the_worst(launch_here, tmp_path):
     (tmp_path / "conf" / "study").mkdir(parents=True)
     (tmp_path / "conf" / "study" / "search.yaml").write_text(SEARCH)
