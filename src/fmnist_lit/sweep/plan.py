@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+from omegaconf import DictConfig
 
 from fmnist_lit.config import ConfigError
 from fmnist_lit.files import read_json, write_json
@@ -47,6 +49,14 @@ def varied_keys(overrides: Sequence[Override], sweep_dir: Path) -> list[str]:
     """The keys that take more than one value, in this command or in an earlier one for the same folder."""
     earlier = read_json(sweep_dir / "sweep.json").get("varied", [])
     return list(dict.fromkeys([*earlier, *(line.key_or_group for line in overrides if line.is_sweep_override())]))
+
+
+def varied_in_job(hydra: DictConfig) -> list[str]:
+    """The keys that vary in the sweep that a job is of, from the job's ``hydra`` node; none outside a sweep."""
+    if hydra.mode != RunMode.MULTIRUN:
+        return []
+    fixed = hydra.job.config.override_dirname.exclude_keys
+    return [name for name in map(key, hydra.overrides.task) if name not in fixed]
 
 
 def folder_name(job: Sequence[str], varied: set[str]) -> str:
