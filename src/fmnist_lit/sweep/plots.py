@@ -39,8 +39,8 @@ STYLE = {
     "text.parse_math": False,  # a $ in a value is a $
 }
 # Okabe and Ito's colours, which colour-blind people tell apart; the first is kept for the best
-BEST, *COLOURS = "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F"
-MARKERS = "osD^vP*"
+BEST, *COLOURS = "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F", "#8C4A2F"
+MARKERS = "osD^vP*p"
 MUTED = "#B4BAC2"
 CROSS = {"marker": "x", "markersize": 8, "mew": 2.2, "linestyle": "none"}
 # Accuracies in % by the logarithm of their error: what fails must not press what works into a line. 0.1 for 100 %.
@@ -156,7 +156,16 @@ def against_number(table: Table, key: str) -> Picture:
             if any(job.status == "diverged" for job in group.jobs):
                 diverged.setdefault(index, []).append(group.settings[key])
     best = table.ranked[0]
-    ring = {"marker": "o", "markersize": 17, "mfc": "none", "mec": BEST, "mew": 2.2, "linestyle": "none", "zorder": 5}
+    ring = {
+        "marker": "o",
+        "markersize": 17,
+        "mfc": "none",
+        "mec": BEST,
+        "mew": 2.2,
+        "linestyle": "none",
+        "zorder": 5,
+        "clip_on": False,
+    }
     if is_number(best.settings[key]):
         ax.plot(best.settings[key], accuracy(best), **ring, label=f"best: {accuracy(best):.1f} %")
     ax.margins(x=0.07)
