@@ -123,7 +123,7 @@ def require_whole_summary(folder: Path) -> None:
 
 def outcome(run_dir: Path) -> tuple[dict, list, dict]:
     """All that a run leaves, but for times and where it came from."""
-    apart = ("seconds", "fit_cpu_seconds", "started", "commit")  # who edits meanwhile has another commit
+    apart = ("seconds", "fit_cpu_seconds", "started", "provenance")  # the commit of a tree that somebody edits
     results = {k: v for k, v in read_json(run_dir / "results.json").items() if k not in apart}
     with open(run_dir / "metrics.csv", newline="") as file:
         curves = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]

@@ -39,7 +39,7 @@ def test_every_study_plans_each_combination_of_its_values_once(planned, file):
     params = yaml.safe_load(file.read_text())["hydra"]["sweeper"]["params"]
     sizes = [10 if values == "range(10)" else len(values.split(",")) for values in params.values()]
     plan = planned(f"study={file.stem}")
-    assert plan["varied"] == list(params)
+    assert plan["varied"] == [key for key, size in zip(params, sizes, strict=True) if size > 1]
     assert len({tuple(job["overrides"]) for job in plan["jobs"]}) == len(plan["jobs"]) == math.prod(sizes)
     assert len({job["folder"] for job in plan["jobs"]}) == len(plan["jobs"])
 
@@ -54,3 +54,9 @@ def test_a_command_line_replaces_what_a_study_varies_and_fixes_and_adds_to_it(pl
         "optimizer=sgd,seed=2",
     ]
     assert all({"optimizer.lr=0.02", "trainer.max_epochs=1"} < set(job["overrides"]) for job in plan["jobs"])
+
+
+def test_the_command_of_the_verdict_runs_one_configuration_of_a_study(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["optimizer.lr=0.1", "data.batch_size=32", "study=lr_batch_size", "hydra.mode=RUN", "hydra.run.dir=run"]
+    assert not prepare(get_args_parser().parse_args(arguments)).is_sweep
