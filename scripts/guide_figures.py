@@ -90,7 +90,7 @@ TEXTS: dict[str, Callable[[], str]] = {}
 
 
 class NotRunError(RuntimeError):
-    """A study that is not complete."""
+    """A study without results on the real data."""
 
 
 def figure(draw: Callable[[], Figure]) -> Callable[[], Figure]:
@@ -110,13 +110,11 @@ def text(write: Callable[[], str]) -> Callable[[], str]:
 
 @cache
 def study(name: str) -> Table:
-    """The results of a study, all of its jobs finished and on the real data."""
+    """The results of a study on the real data."""
     folder = RUNS / name
     if not (folder / "sweep.json").is_file():
         raise NotRunError(f"study={name} has not been run")
     table = collect([folder])
-    if unfinished := [job.folder for job in table.jobs if job.status not in ("completed", "diverged")]:
-        raise NotRunError(f"study={name} is not complete: {len(unfinished)} jobs left")
     if table.datasets != ["fashion_mnist"]:
         raise NotRunError(f"study={name} ran on {table.datasets}, not on Fashion-MNIST; delete {folder}")
     return table
@@ -168,19 +166,26 @@ def held_out() -> tuple[Tensor, Tensor]:
     return data.scale(data.val_images.pixels), data.val_images.labels
 
 
+def trained(job: Job, which: str = "best") -> nn.Sequential:
+    """The network of a job with its weights."""
+    content = checkpoint(job, which)
+    model = instantiate(content["hyper_parameters"]["model"]).eval()
+    model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in content["state_dict"].items()})
+    return model
+
+
 @torch.no_grad()
 def validation_logits(job: Job) -> Tensor:
     """What the best weights of a job say to the validation images, (5000, 10)."""
-    content = checkpoint(job)
-    model = instantiate(content["hyper_parameters"]["model"]).eval()
-    model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in content["state_dict"].items()})
-    return model(held_out()[0])
+    return trained(job)(held_out()[0])
 
 
 def real(name: str, seeds: str = "1 seed", images: str = "55,000") -> str:
-    """The small print of a picture of a study."""
-    dataset = DATASETS[study(name).datasets[0]]
-    return f"{dataset}, {images} training, 5,000 validation images; {seeds}; study={name}"
+    """The small print of a picture of a study, which says if jobs are missing."""
+    jobs = study(name).jobs
+    missing = sum(job.status not in ("completed", "diverged") for job in jobs)
+    told = [f"{DATASETS['fashion_mnist']}, {images} training, 5,000 validation images", seeds, f"study={name}"]
+    return "; ".join([*told, *([f"{missing} of {len(jobs)} jobs not run"] if missing else [])])
 
 
 @cache
@@ -570,11 +575,13 @@ def weight_decay() -> Figure:
         ax.set_xscale("symlog", linthresh=x[1], linscale=0.5)
         ax.set_xticks(x, [show(value) for value in x], rotation=45)
         ax.xaxis.set_minor_locator(NullLocator())
+        ax.set_xlim(-x[1] / 4, 1.4 * x[-1])
         ax.set_xlabel("weight decay (log scale, and 0)")
     title = (
-        "Weight decay shrinks the weights and closes the gap\nbetween training and validation, until it hinders both"
+        "Weight decay shrinks the weights and narrows the gap, here by\n"
+        "fitting the training images less, not the new ones better"
     )
-    return finish(fig, title, real("weight_decay", images="10,000"), "SGD momentum 0.9, 25 epochs")
+    return finish(fig, title, real("weight_decay", images="2,000"), "SGD momentum 0.9, cosine, 30 epochs")
 
 
 @figure
@@ -643,6 +650,35 @@ def sgd_learning_rate() -> Figure:
     ax.set_ylabel("validation accuracy (%)")
     title = "Too small is slow, too large breaks;\nthe best is not far from the edge"
     return finish(fig, title, real("lr_batch_size"), "plain SGD, batch 64")
+
+
+@figure
+@torch.no_grad()
+def dead_units() -> Figure:
+    found = sorted(groups("losses", loss="cross_entropy"), key=lambda group: group.settings["optimizer.lr"])
+    x = [group.settings["optimizer.lr"] for group in found]
+    silent: dict[str, list[float]] = {"first": [], "second": []}
+    for group in found:
+        units = held_out()[0]
+        for index, layer in enumerate(trained(group.jobs[0], "last")):
+            units = layer(units)
+            if isinstance(layer, nn.ReLU):
+                silent["first" if index < 3 else "second"].append(100 * float((units == 0).all(0).float().mean()))
+    fig, axes = canvas(4.2)
+    ax = axes[0, 0]
+    for (name, y), colour in zip(silent.items(), (SKY, BLUE), strict=True):
+        ax.plot(x, y, "o-", color=colour)
+        place = {"first": (0.27, y[3] + 2, "right"), "second": (0.34, y[3] - 3, "left")}[name]
+        note(ax, *place[:2], f"{name} hidden layer", colour, ha=place[2])
+    log_ticks(ax, x)
+    ax.set_xticks(x, [f"{show(rate)}\n{accuracy(group):.0f} %" for rate, group in zip(x, found, strict=True)])
+    ax.set_ylim(0, 104)
+    ax.set_xlabel("learning rate (log scale), and the validation accuracy it leads to")
+    ax.set_ylabel("units 0 for every image (%)")
+    title = (
+        "A learning rate that is too large kills ReLUs for good;\nwith all of a layer dead, nothing is learnt any more"
+    )
+    return finish(fig, title, real("losses"), "cross entropy, SGD momentum 0.9, 3 epochs")
 
 
 SCHEDULES = ("constant", "step", "exponential", "cosine", "one_cycle", "warmup_linear", "plateau")
@@ -1007,7 +1043,9 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", choices=[*FIGURES, *TEXTS], metavar="NAME", help=", ".join([*FIGURES, *TEXTS])
     )
-    parser.add_argument("--no-runs", action="store_true", help="take the studies as they are, skip what they lack")
+    parser.add_argument(
+        "--no-runs", action="store_true", help="take the studies as they are; pictures say what is missing"
+    )
     args = parser.parse_args()
     if not args.no_runs:
         for name in STUDIES:

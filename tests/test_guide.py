@@ -148,7 +148,7 @@ def test_a_measured_text_is_replaced_where_it_stands(script, monkeypatch):
     assert script.fill(page, ["inline", "block"]) == page
 
 
-def test_a_study_that_is_not_complete_gives_no_figure(script, monkeypatch, tmp_path):
+def test_a_study_that_has_not_been_run_gives_no_picture(script, monkeypatch, tmp_path):
     monkeypatch.setattr(script, "RUNS", tmp_path)
     with pytest.raises(script.NotRunError, match="study=losses has not been run"):
         script.FIGURES["losses_epochs"]()
