@@ -985,7 +985,7 @@ def weight_decay_table() -> str:
 def sgd_lr_best() -> str:
     slow, best = tutorial_batches()[0], groups("lr_batch_size", data_batch_size=64)[0]
     ends = [f"{accuracy(group):.1f} % with {show(group.settings['optimizer.lr'])}" for group in (slow, best)]
-    return f"Three epochs of plain SGD end at {ends[0]}, and at {ends[1]}."
+    return f"three epochs of plain SGD end at {ends[0]}, and at {ends[1]}."
 
 
 @text
@@ -1033,7 +1033,7 @@ def fill(page: str, wanted: Sequence[str]) -> str:
         if name not in wanted:
             return match[0]
         new = TEXTS[name]()
-        return opening + (f"\n{new}\n" if "\n" in old else new) + closing
+        return opening + (f"\n\n{new}\n\n" if old.startswith("\n") else new) + closing
 
     return MARKERS.sub(renew, page)
 

@@ -140,11 +140,19 @@ def test_the_script_makes_each_picture_and_figure_of_the_guide_and_no_other(scri
     assert set(script.STUDIES) <= STUDIES
 
 
+@pytest.mark.parametrize("page", GUIDE, ids=lambda page: page.stem)
+def test_no_measured_text_within_a_line_begins_the_line(page):
+    # a comment there begins a block of HTML, in which Markdown is not read
+    assert re.findall(r"^\s*<!-- measured: \w+ -->.+", page.read_text(), re.MULTILINE) == []
+
+
 def test_a_measured_text_is_replaced_where_it_stands(script, monkeypatch):
     monkeypatch.setattr(script, "TEXTS", {"inline": lambda: "3 %", "block": lambda: "| a |"})
     page = "It is <!-- measured: inline -->old<!-- end -->.\n\n<!-- measured: block -->\n<!-- end -->\n"
     page = script.fill(page, ["inline", "block"])
-    assert page == "It is <!-- measured: inline -->3 %<!-- end -->.\n\n<!-- measured: block -->\n| a |\n<!-- end -->\n"
+    assert (
+        page == "It is <!-- measured: inline -->3 %<!-- end -->.\n\n<!-- measured: block -->\n\n| a |\n\n<!-- end -->\n"
+    )
     assert script.fill(page, ["inline", "block"]) == page
 
 
