@@ -15,24 +15,21 @@ ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("README*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
 GUIDE = [page for page in PAGES if page.parent.name == "guide"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SHELLS = ("", "sh", "bash", "shell", "console")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 PLACEHOLDER = re.compile(r"\b(FOLDER|DIR|RUN\w*|NAME|IMAGE\w*)\b|…")
 # What GitHub's Markdown takes for its own before MathJax sees it: escapes, emphasis, tags, cells
 EATEN = re.compile(r"\\[\\,;:!{}_%#&*]|[^\w\s\\]_|\*|<|\|")
 
 
-def fences(page: Path, language: str = "") -> list[str]:
-    return [body for found, body in FENCE.findall(page.read_text()) if found == language]
-
-
 def commands() -> dict[str, list[str]]:
     """Each `python -m fmnist_lit…` in a fence of the documents, by itself and as the words after `python`."""
     found = {}
     for page in PAGES:
-        for body in fences(page):
-            for line in body.replace("\\\n", " ").splitlines():
-                if match := re.search(r"\bpython (-m fmnist_lit.*)", line):
-                    found[match[1]] = shlex.split(match[1], comments=True)
+        for language, body in FENCE.findall(page.read_text()):
+            for line in body.replace("\\\n", " ").splitlines() if language in SHELLS else ():
+                if match := re.search(r"\bpython (-m fmnist_lit[^|;&>]*)", line):
+                    found[match[1].strip()] = shlex.split(match[1], comments=True)
     return found
 
 
