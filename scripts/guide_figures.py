@@ -447,7 +447,7 @@ def optimizer_paths() -> Figure:
 
 @figure
 def optimizers_learning_rate() -> Figure:
-    fig, axes = canvas(5.2, columns=2, sharey=True)
+    fig, axes = canvas(5.3, columns=2, sharey=True)
     families = (("sgd", "sgd_momentum", "sgd_nesterov", "adagrad"), ("rmsprop", "adam", "adamw", "muon"))
     for ax, family in zip(axes[0], families, strict=True):
         tried: set[float] = set()
@@ -460,7 +460,7 @@ def optimizers_learning_rate() -> Figure:
         log_ticks(ax, sorted(tried))
         ax.tick_params(axis="x", rotation=45)
         ax.set_ylim(40, 93)
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), frameon=False)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28), frameon=False, fontsize=10)
         ax.set_xlabel("learning rate (log scale)")
     axes[0, 0].set_ylabel("validation accuracy (%)")
     title = "Best learning rates differ three hundredfold between optimisers;\nMuon learns most in three epochs"
@@ -714,7 +714,7 @@ def schedules_shapes() -> Figure:
         ax.set_ylabel("factor on lr")
     return finish(
         fig,
-        "Seven ways from the first learning rate to the last",
+        "Whatever makes the learning rate fall gains about a point",
         real("schedulers"),
         "best of 3 peaks",
     )
@@ -727,15 +727,15 @@ def schedules_outcome() -> Figure:
         [[accuracy(groups("schedulers", scheduler=name, optimizer_lr=rate)[0]) for rate in rates] for name in SCHEDULES]
     )
     order = np.argsort(grid.max(1))
-    fig, axes = canvas(4.4)
+    fig, axes = canvas(4.6)
     ax = axes[0, 0]
-    cells(ax, grid[order], [show(rate) for rate in rates], [SCHEDULES[i] for i in order], 80)
+    cells(ax, grid[order], [show(rate) for rate in rates], [SCHEDULES[i] for i in order], 84)
     for row, values in enumerate(grid[order]):
         frame(ax, int(values.argmax()), row)
     ax.set_xlabel("optimizer.lr, the highest learning rate of the run")
     return finish(
         fig,
-        "A schedule that ends near zero makes large rates safe",
+        "A learning rate that falls does better;\none that also warms up may be three times as large",
         real("schedulers"),
         "5 epochs, SGD momentum 0.9, batch 256",
     )
