@@ -3,6 +3,7 @@ import re
 from pathlib import Path
 
 import pytest
+from conftest import SMALL
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
@@ -115,6 +116,22 @@ def test_tensorboard_has_the_hyper_parameters_beside_the_accuracies(events):
     assert started["optimizer.lr"].number_value == 0.25
     assert started["data.batch_size"].number_value == 32
     assert "hp_metric" not in accumulator.Tags()["scalars"]
+
+
+def test_tensorboard_shows_first_what_varies_in_a_sweep(launch_here, tmp_path):
+    run = (*SMALL, "~callbacks.progress_bar", "logger=tensorboard", "trainer.max_epochs=1", "hydra.sweep.dir=sweep")
+    assert launch_here("-m", *run, "data.val_size=32,64", "optimizer=adam,sgd", "seed=1") == 0
+    accumulator = EventAccumulator(str(tmp_path / "sweep" / "data.val_size=32,optimizer=sgd"))
+    accumulator.Reload()
+    content = {
+        tag: plugin_data_pb2.HParamsPluginData.FromString(metadata.plugin_data.content)
+        for tag, metadata in accumulator.summary_metadata.items()
+        if metadata.plugin_data.plugin_name == "hparams"
+    }
+    infos = content["_hparams_/experiment"].experiment.hparam_infos
+    assert {info.name for info in infos if info.differs} == {"data.val_size", "optimizer"}
+    started = content["_hparams_/session_start_info"].session_start_info.hparams
+    assert (started["data.val_size"].number_value, started["optimizer"].string_value) == (32, "sgd")
 
 
 def test_tensorboard_has_no_point_double_after_resuming(events, tmp_path):

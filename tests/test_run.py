@@ -1,6 +1,7 @@
 import json
 import logging
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,25 @@ def test_failed_run_leaves_its_error_and_no_figures(configure, tmp_path, raising
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert ConsoleHandler().format(record) == "Failed: RuntimeError: the machine is on fire"
     assert "Traceback" in caplog.text  # for train.log
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "MemoryError"),
+        (SystemExit(3), "SystemExit: 3"),
+        (RuntimeError("\n  CUDA out of memory\nand more"), "RuntimeError: CUDA out of memory"),
+    ],
+)
+def test_whatever_ends_a_job_from_within_is_its_failure_alone(configure, tmp_path, raising, error, reason):
+    raising(error)
+    assert math.isnan(run(configure()))
+    assert results(tmp_path / "run")["error"] == reason
+
+
+def test_part_that_cannot_be_built_says_why(configure, tmp_path):
+    run(configure("optimizer=sgd", "+optimizer.nesterow=true"))
+    assert re.match(r"TypeError: .*unexpected keyword argument 'nesterow'", results(tmp_path / "run")["error"])
 
 
 def test_traceback_is_shown_where_it_is_asked_for(configure, raising, caplog, monkeypatch):

@@ -275,6 +275,19 @@ def test_an_edge_is_that_of_the_winners_own_category(sweep):
     assert warnings_about(sweep.summarize(), "optimizer.lr=0.2 is the highest")
 
 
+def test_a_category_that_is_not_tuned_to_the_end_is_named(sweep):
+    tried = {"sgd": (0.7, 0.8, 0.9), "adam": (0.9, 0.91, 0.6), "muon": (0.8, 0.7, 0.6), "rmsprop": (0.1, None, 0.05)}
+    for optimizer, vals in tried.items():
+        for lr, val in enumerate(vals, start=1):
+            sweep.add(f"optimizer={optimizer}", f"optimizer.lr={lr}", val=val, status="completed" if val else "failed")
+    summary = sweep.summarize()
+    assert not warnings_about(summary, "widen the range")
+    assert warnings_about(summary, "Not tuned to the end") == [
+        "Not tuned to the end: optimizer.lr is best at an edge of its range for "
+        "optimizer=sgd (highest, 3); optimizer=muon (lowest, 1); optimizer=rmsprop (lowest, 1)."
+    ]
+
+
 @pytest.mark.parametrize(
     ("behind", "val_size", "close"), [(0.007, 5000, True), (0.0075, 5000, False), (0.02, 500, True)]
 )
@@ -599,6 +612,30 @@ def test_the_axis_is_logarithmic_where_the_values_ask_for_it(values, scale):
     _, ax = plots.canvas(4)
     plots.scale_axis(ax, values)
     assert ax.get_xscale() == scale
+
+
+@pytest.mark.parametrize(
+    ("shares", "scale", "ticks"),
+    [
+        ([86.1, 87.9], "linear", {86.5, 87, 87.5}),
+        ([10.3, 85, 87.6], "function", {20, 50, 80, 86}),
+        ([10, 100], "function", {99}),
+        ([87], "linear", set()),
+        ([], "linear", set()),
+    ],
+)
+def test_failures_do_not_press_good_accuracies_into_a_line(shares, scale, ticks):
+    pytest.importorskip("matplotlib")
+    from fmnist_lit.sweep import plots
+
+    _, ax = plots.canvas(4)
+    if shares:
+        ax.plot(range(len(shares)), shares)
+    plots.scale_accuracies(ax, free=0.1)
+    assert ax.get_yscale() == scale
+    assert set(ax.get_yticks()) >= ticks
+    low, *places, high = ax.yaxis.get_transform().transform([ax.get_ylim()[0], *shares, ax.get_ylim()[1]])
+    assert all(low < place < high for place in places)
 
 
 def test_without_matplotlib_there_is_a_summary_without_pictures(sweep, monkeypatch):

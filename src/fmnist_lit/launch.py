@@ -191,10 +191,10 @@ def prepare(args: argparse.Namespace) -> Start:
                 if plugin in (cfg.hydra.launcher._target_ + cfg.hydra.sweeper._target_)
                 and plan.key(setting) not in {override.key_or_group for override in given}
             ]
-            varied = plan.varied_keys(swept)
+            varied = plan.varied_keys(swept, folder)
             fixed = [override.key_or_group for override in swept if override.key_or_group not in varied]
             overrides.append(f"hydra.job.config.override_dirname.exclude_keys={[*fixed, 'ckpt_path']}")
-            jobs = plan.jobs(swept) if grid else []
+            jobs = plan.jobs(swept, varied) if grid else []
             plan.save(folder, shlex.join(["python", "-m", "fmnist_lit", *sys.argv[1:]]), varied, jobs)
         return Start(folder, overrides, is_sweep=multirun, launcher=cfg.hydra.launcher._target_)
 
@@ -377,7 +377,11 @@ def conclude(sweep_dir: Path, pictures: bool) -> None:
     """Write a sweep's summary however it ended, and show it."""
     from fmnist_lit.sweep.summary import summarize
 
-    summary = summarize([sweep_dir], pictures=pictures)
+    try:
+        summary = summarize([sweep_dir], pictures=pictures)
+    except OSError as error:  # a full disk
+        print(f"error: {sweep_dir}: the summary cannot be written: {error}", file=sys.stderr)
+        return
     print(f"\n{summary.text}\n\nsummary.html, summary.md, summary.csv and plots are in {sweep_dir}")
     if any(plan.status(sweep_dir / job["folder"]) not in FINISHED for job in plan.planned(sweep_dir)):
         here = shlex.quote(f"hydra.sweep.dir={sweep_dir}")

@@ -3,7 +3,7 @@
 import csv
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +90,27 @@ class TensorBoardLogger(LightningTensorBoardLogger):
         self.experiment.flush()
 
     @rank_zero_only
-    def log_hyperparams(self, params: Any, metrics: Mapping[str, float] | None = None, step: int | None = None) -> None:
-        """Show ``params`` in the HParams tab beside the latest points of the tags in ``metrics``."""
+    def log_hyperparams(
+        self,
+        params: Any,
+        metrics: Mapping[str, float] | None = None,
+        step: int | None = None,
+        varied: Collection[str] = (),
+    ) -> None:
+        """Show ``params`` in the HParams tab beside the latest points of the tags in ``metrics``.
+
+        The tab shows only the first few columns unless asked for more: the ``varied`` ones come first.
+        """
+        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
         from torch.utils.tensorboard.summary import hparams
 
-        for summary in hparams(dict(params), dict(metrics)):
+        experiment, *session = hparams(dict(params), dict(metrics))
+        metadata = experiment.value[0].metadata.plugin_data
+        content = HParamsPluginData.FromString(metadata.content)
+        for info in content.experiment.hparam_infos:
+            info.differs = info.name in varied
+        metadata.content = content.SerializeToString()
+        for summary in (experiment, *session):
             self.experiment.file_writer.add_summary(summary)
         self.experiment.close()
 

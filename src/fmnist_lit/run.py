@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -57,9 +58,8 @@ def run(cfg: DictConfig) -> float:
             results = earlier or results | {"status": "failed", "error": str(error)}
             log.error("error: %s", error)
             refused = bool(earlier)
-        except Exception as error:
-            reason = (str(error).splitlines() or [""])[0]
-            results |= {"status": "failed", "error": f"{type(error).__name__}: {reason}"}
+        except (Exception, SystemExit) as error:  # what exits from within a job ends that job, not its sweep
+            results |= {"status": "failed", "error": explain(error)}
             log.exception("Failed: %s", results["error"])  # with the traceback in train.log
         with stop_request.deferring():
             try:
@@ -77,6 +77,14 @@ def run(cfg: DictConfig) -> float:
         raise SystemExit(1)
     none = 0.0 if in_sweep() else math.nan  # a sweeper that optimises needs a number
     return none if results["val_accuracy"] is None else results["val_accuracy"]
+
+
+def explain(error: BaseException) -> str:
+    """What went wrong, in a line: of a part that Hydra could not build, why it could not."""
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).split("\n")
+    return f"{type(error).__name__}: {next(filter(None, map(str.strip, lines)), '')}".removesuffix(": ")
 
 
 def how_to_go_on(run_dir: Path) -> str:

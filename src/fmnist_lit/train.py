@@ -22,10 +22,12 @@ from fmnist_lit.classifier import Classifier
 from fmnist_lit.collectives import any_rank_is_to_stop
 from fmnist_lit.config import DATASETS, ConfigError, check_trust, walk
 from fmnist_lit.data import FashionMNISTDataModule
+from fmnist_lit.loggers import TensorBoardLogger
 from fmnist_lit.provenance import provenance
 from fmnist_lit.ranks import num_processes
 from fmnist_lit.resume import keep_configuration, require_same
 from fmnist_lit.signals import stop_request
+from fmnist_lit.sweep import plan
 
 log = logging.getLogger(__name__)
 
@@ -243,14 +245,19 @@ def select_best(trainer: Trainer, classifier: Classifier) -> tuple[int | None, s
 
 def log_hyperparameters(cfg: DictConfig, trainer: Trainer, metrics: Mapping[str, float]) -> None:
     """One row in TensorBoard's HParams tab: the choices and numbers people vary, beside the accuracies."""
-    choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    choices, varied = {}, []
+    if HydraConfig.initialized():
+        choices = HydraConfig.get().runtime.choices
+        varied = plan.varied_in_job(HydraConfig.get())
     row = {group: choices[group] for group in ("model", "loss", "optimizer", "scheduler") if group in choices}
     for group in ("optimizer", "scheduler", "model"):
         row |= {f"{group}.{key}": value for key, value in cfg[group].items() if not key.startswith("_")}
-    for key in ("data.batch_size", "data.normalize", "regularization.l1", "trainer.max_epochs", "seed"):
-        row[key] = OmegaConf.select(cfg, key)
+    for key in ("data.batch_size", "data.normalize", "regularization.l1", "trainer.max_epochs", "seed", *varied):
+        row[key] = choices[key] if key in choices else OmegaConf.select(cfg, key)
     plain = {key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in row.items()}
+    accuracies = {tag: metrics[tag] for tag in ("accuracy/val", "accuracy/test") if tag in metrics}
     for logger in trainer.loggers:
-        logger.log_hyperparams(
-            plain, {tag: metrics[tag] for tag in ("accuracy/val", "accuracy/test") if tag in metrics}
-        )
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(plain, accuracies, varied=varied)
+        else:
+            logger.log_hyperparams(plain)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
-from omegaconf import OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
 from fmnist_lit.config import ConfigError
 from fmnist_lit.files import read_json, write_json
@@ -37,17 +38,25 @@ def values(override: Override) -> list[str]:
     return [f"{override.get_key_element()}={end}" for end in (interval.start, interval.end)]
 
 
-def jobs(overrides: Sequence[Override]) -> list[Job]:
-    """Every combination of the values, in Hydra's order."""
+def jobs(overrides: Sequence[Override], varied: Sequence[str]) -> list[Job]:
+    """Every combination of the values, in Hydra's order, in folders named by the ``varied`` keys."""
     task = [line for line in overrides if not line.is_hydra_override() and not line.key_or_group.startswith("sweep.")]
-    varied = set(varied_keys(task))
     combinations = itertools.product(*(values(override) for override in task))
-    return [Job(folder_name(job, varied), tuple(job)) for job in combinations]
+    return [Job(folder_name(job, set(varied)), tuple(job)) for job in combinations]
 
 
-def varied_keys(overrides: Sequence[Override]) -> list[str]:
-    """The keys that take more than one value."""
-    return [override.key_or_group for override in overrides if override.is_sweep_override()]
+def varied_keys(overrides: Sequence[Override], sweep_dir: Path) -> list[str]:
+    """The keys that take more than one value, in this command or in an earlier one for the same folder."""
+    earlier = read_json(sweep_dir / "sweep.json").get("varied", [])
+    return list(dict.fromkeys([*earlier, *(line.key_or_group for line in overrides if line.is_sweep_override())]))
+
+
+def varied_in_job(hydra: DictConfig) -> list[str]:
+    """The keys that vary in the sweep that a job is of, from the job's ``hydra`` node; none outside a sweep."""
+    if hydra.mode != RunMode.MULTIRUN:
+        return []
+    fixed = hydra.job.config.override_dirname.exclude_keys
+    return [name for name in map(key, hydra.overrides.task) if name not in fixed]
 
 
 def folder_name(job: Sequence[str], varied: set[str]) -> str:
@@ -80,8 +89,7 @@ def save(sweep_dir: Path, command: str, varied: Sequence[str], planned: Sequence
         ConfigError: if a job of the same name was planned with other overrides.
     """
     file = sweep_dir / "sweep.json"
-    earlier: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"varied": [], "jobs": []}
-    known = {job["folder"]: job["overrides"] for job in earlier["jobs"]}
+    known = {job["folder"]: job["overrides"] for job in read_json(file).get("jobs", [])}
     for job in planned:
         if sorted(known.setdefault(job.folder, list(job.overrides))) != sorted(job.overrides):
             raise ConfigError(
@@ -90,7 +98,7 @@ def save(sweep_dir: Path, command: str, varied: Sequence[str], planned: Sequence
             )
     content = {
         "command": command,
-        "varied": list(dict.fromkeys([*earlier["varied"], *varied])),
+        "varied": list(varied),
         "jobs": [{"folder": folder, "overrides": overrides} for folder, overrides in known.items()],
     }
     write_json(file, content)

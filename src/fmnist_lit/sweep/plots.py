@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import FuncNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from fmnist_lit.config import DATASETS
 from fmnist_lit.sweep.jobs import STATUSES
@@ -37,10 +39,14 @@ STYLE = {
     "text.parse_math": False,  # a $ in a value is a $
 }
 # Okabe and Ito's colours, which colour-blind people tell apart; the first is kept for the best
-BEST, *COLOURS = "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F"
-MARKERS = "osD^vP*"
+BEST, *COLOURS = "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F", "#8C4A2F"
+MARKERS = "osD^vP*p"
 MUTED = "#B4BAC2"
 CROSS = {"marker": "x", "markersize": 8, "mew": 2.2, "linestyle": "none"}
+# Accuracies in % by the logarithm of their error: what fails must not press what works into a line. 0.1 for 100 %.
+BY_ERROR = (lambda share: -np.log(np.maximum(100.1 - share, 1e-9)), lambda place: 100.1 - np.exp(-place))
+ERROR_TICKS = (0, 10, 20, 30, 40, 50, 60, 70, 75, 80, 83, 86, 88, 90, 92, 94, 95, 96, 97, 98, 99, 99.5, 99.9)
+FAR_APART = 25  # points of accuracy
 MOST_LINES, MOST_CELLS, MOST_BARS, LONGEST_LABEL = len(COLOURS), 14, 20, 42
 
 
@@ -90,10 +96,12 @@ def heat_map(table: Table, x: str, y: str) -> Picture:
     fig, ax = canvas(height=1.7 + 0.45 * len(rows))
     ax.grid(False)
     grid = [[cells.get((identity(column), identity(row))) for column in columns] for row in rows]
-    image = ax.imshow(
-        [[accuracy(group) for group in row] for row in grid], origin="lower", aspect="auto", cmap="viridis"
-    )
-    fig.colorbar(image, ax=ax, label="accuracy (%)")
+    shares = np.array([[accuracy(group) for group in row] for row in grid])
+    low, high = np.nanmin(shares), np.nanmax(shares)
+    norm = FuncNorm(BY_ERROR, low, high) if high - low > FAR_APART else None
+    image = ax.imshow(shares, norm=norm, origin="lower", aspect="auto", cmap="viridis")
+    bar = fig.colorbar(image, ax=ax, label="accuracy (%)", ticks=ticks_by_error(low, high) if norm else None)
+    bar.ax.yaxis.set_minor_locator(NullLocator())
     for (i, row), j in itertools.product(enumerate(grid), range(len(columns))):
         if row[j] and row[j].rank:
             text = f"{accuracy(row[j]):.1f}" + (f"\n±{spread(row[j]):.1f}" if row[j].n > 1 else "")
@@ -148,21 +156,27 @@ def against_number(table: Table, key: str) -> Picture:
             if any(job.status == "diverged" for job in group.jobs):
                 diverged.setdefault(index, []).append(group.settings[key])
     best = table.ranked[0]
-    ring = {"marker": "o", "markersize": 17, "mfc": "none", "mec": BEST, "mew": 2.2, "linestyle": "none", "zorder": 5}
+    ring = {
+        "marker": "o",
+        "markersize": 17,
+        "mfc": "none",
+        "mec": BEST,
+        "mew": 2.2,
+        "linestyle": "none",
+        "zorder": 5,
+        "clip_on": False,
+    }
     if is_number(best.settings[key]):
         ax.plot(best.settings[key], accuracy(best), **ring, label=f"best: {accuracy(best):.1f} %")
-    ax.margins(0.07, 0.1)
+    ax.margins(x=0.07)
+    scale_accuracies(ax, free=0.05 * len(diverged))
     if diverged:  # in rows of their own below the lines
-        bottom, top = ax.get_ylim()
-        ax.set_ylim(bottom - (0.02 + 0.05 * len(diverged)) * (top - bottom), top)
-        ax.set_yticks([tick for tick in ax.get_yticks() if max(0, bottom) <= tick <= top])
         for row, (index, values) in enumerate(diverged.items()):
             height = [0.03 + 0.045 * row] * len(values)
             ax.plot(values, height, **CROSS, color=palette[index], transform=ax.get_xaxis_transform())
         ax.plot([], [], **CROSS, color="black", label="diverged")
     scale = scale_axis(ax, table.values(key))
     ax.set_xlabel(f"{key}{scale}")
-    ax.set_ylabel("validation accuracy (%)")
     legend(fig, ax)
     told = [key, *by] if is_line else None
     return finish(fig, table, f"accuracy_{key}", f"Validation accuracy by {short(table, key)}", told)
@@ -241,7 +255,7 @@ def over_epochs(table: Table) -> Picture:
         ax.plot(epochs, means, "o-", color=BEST, lw=2.6, ms=5 if len(epochs) < 30 else 0, label=name or "mean")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("epoch")
-    ax.set_ylabel("validation accuracy (%)")
+    scale_accuracies(ax)
     legend(fig, ax)
     note = "the best in front" if others else ""
     return finish(fig, table, "curves", "Validation accuracy over epochs", table.parameters, note)
@@ -305,6 +319,37 @@ def scale_axis(ax: Axes, values: Sequence[float]) -> str:
                 kept.append(index)
         ax.set_xticks([values[index] for index in kept])
     return {"linear": "", "log": " (log scale)", "symlog": " (log scale, and 0)"}[kind]
+
+
+def scale_accuracies(ax: Axes, free: float = 0.0) -> None:
+    """Choose the y-axis' scale and ticks for what is drawn, accuracies in %; ``free`` is the share below it."""
+    low, high = ax.dataLim.intervaly if ax.has_data() else (0, 0)
+    by_error = high - low > FAR_APART
+    if by_error:
+        ax.set_yscale("function", functions=BY_ERROR)
+        ax.yaxis.set_minor_locator(NullLocator())
+    transform = ax.yaxis.get_transform()
+    bottom, top = transform.transform([low, high])
+    span = (top - bottom or 1.0) / (0.9 - free)
+    margin = 0.05 * span
+    limits = [bottom - margin - free * span, bottom - margin, top + margin]
+    lowest, low, high = transform.inverted().transform(limits)
+    ax.set_ylim(lowest, high)
+    low, high = max(0, low), min(100, high)
+    kept = ticks_by_error(low, high) if by_error else [tick for tick in ax.get_yticks() if low <= tick <= high]
+    ax.yaxis.set_major_locator(FixedLocator(kept))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: show(float(value))))
+    ax.set_ylabel("validation accuracy (%)" + ("\nlog scale of the error" if by_error else ""))
+
+
+def ticks_by_error(low: float, high: float) -> list[float]:
+    """Round accuracies in % in a range, from the highest on, no two closer than a letter is high."""
+    place, _ = BY_ERROR
+    kept: list[float] = []
+    for tick in reversed(ERROR_TICKS):
+        if low <= tick <= high and (not kept or place(kept[-1]) - place(tick) > 0.05 * (place(high) - place(low))):
+            kept.append(tick)
+    return kept[::-1]
 
 
 def alike(table: Table, keys: Sequence[str]) -> dict[str, list[Group]]:

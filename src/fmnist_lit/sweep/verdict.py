@@ -4,7 +4,7 @@ import itertools
 import math
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from fmnist_lit.sweep.table import Group, Table
 from fmnist_lit.sweep.values import SEED, UNKNOWN, identity, is_number, select, setting, show
 
 VAL_SIZE = 5000  # of the default configuration, for a run that does not tell its own
+WAYS = {"lowest": "downwards", "highest": "upwards"}
 
 
 @dataclass(frozen=True)
@@ -112,22 +113,37 @@ def seed_warnings(best: Group) -> Iterator[str]:
 
 
 def edge_warnings(table: Table) -> Iterator[str]:
-    """Numbers whose best value is the lowest or the highest that was tried."""
-    best = table.ranked[0]
+    """Numbers whose best value is the lowest or the highest that was tried.
+
+    Other optimisers or losses may have ranges of their own, and a comparison is fair only where each of them is tuned.
+    """
+    categories: dict[tuple, list[Group]] = {}  # the winner's first, and the best of each first
+    for group in table.groups:
+        categories.setdefault(tuple(identity(group.settings[key]) for key in table.categories), []).append(group)
+    winners, *others = [groups for groups in categories.values() if groups[0].rank]
     for key in table.numbers:
-        # other optimisers or losses may have ranges of their own
-        peers = [
-            group
-            for group in table.groups
-            if all(identity(group.settings[other]) == identity(best.settings[other]) for other in table.categories)
-            and any(job.status in ("completed", "diverged") for job in group.jobs)
+        if edge := edge_of(winners, key):
+            value = show(winners[0].settings[key])
+            yield f"{key}={value} is the {edge} value that was tried: widen the range {WAYS[edge]}."
+    for key in table.numbers:
+        names = [
+            f"{describe({name: groups[0].settings[name] for name in table.categories})} ({edge}, "
+            f"{show(groups[0].settings[key])})"
+            for groups in others
+            if (edge := edge_of(groups, key))
         ]
-        tried = sorted({value for group in peers if is_number(value := group.settings[key])})
-        value = best.settings[key]
-        if len(tried) < 2 or value not in (tried[0], tried[-1]) or value == 0:
-            continue  # below 0 there is nothing to try
-        side, way = ("lowest", "down") if value == tried[0] else ("highest", "up")
-        yield f"{key}={show(value)} is the {side} value that was tried: widen the range {way}wards."
+        if names:
+            yield f"Not tuned to the end: {key} is best at an edge of its range for {'; '.join(names)}."
+
+
+def edge_of(groups: Sequence[Group], key: str) -> str | None:
+    """Whether the first of the groups has the lowest or the highest value that was tried among them."""
+    ran = [group for group in groups if any(job.status in ("completed", "diverged") for job in group.jobs)]
+    tried = sorted({value for group in ran if is_number(value := group.settings[key])})
+    value = groups[0].settings[key]
+    if len(tried) < 2 or value not in (tried[0], tried[-1]) or value == 0:
+        return None  # below 0 there is nothing to try
+    return "lowest" if value == tried[0] else "highest"
 
 
 def noise_warnings(table: Table) -> Iterator[str]:

@@ -1,0 +1,166 @@
+import importlib
+import re
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import SMALL
+from hydra._internal.utils import get_args_parser
+
+from fmnist_lit import launch
+
+ROOT = Path(__file__).parents[1]
+PAGES = [*sorted(ROOT.glob("README*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
+GUIDE = [page for page in PAGES if page.parent.name == "guide"]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SHELLS = ("", "sh", "bash", "shell", "console")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+PLACEHOLDER = re.compile(r"\b(FOLDER|DIR|RUN\w*|NAME|IMAGE\w*)\b|…")
+# What GitHub's Markdown takes for its own before MathJax sees it: escapes, emphasis, tags, cells
+EATEN = re.compile(r"\\[\\,;:!{}_%#&*]|[^\w\s\\]_|\*|<|\|")
+
+
+def commands() -> dict[str, list[str]]:
+    """Each `python -m fmnist_lit…` in a fence of the documents, by itself and as the words after `python`."""
+    found = {}
+    for page in PAGES:
+        for language, body in FENCE.findall(page.read_text()):
+            for line in body.replace("\\\n", " ").splitlines() if language in SHELLS else ():
+                if match := re.search(r"\bpython (-m fmnist_lit[^|;&>]*)", line):
+                    found[match[1].strip()] = shlex.split(match[1], comments=True)
+    return found
+
+
+COMMANDS = commands()
+RUNS = {text: words[2:] for text, words in COMMANDS.items() if words[1] == "fmnist_lit"}
+VERBS = {text: words[1:] for text, words in COMMANDS.items() if words[1] != "fmnist_lit"}
+STUDY = re.compile(r"\bstudy=(\w+)$")  # and nothing else: test_studies.py plans each
+STUDIES = {file.stem for file in launch.CONF.glob("study/*.yaml")}
+TRAINED = (  # of the guide, as many as the suite has time for
+    "-m fmnist_lit loss=mse optimizer=sgd_momentum optimizer.lr=1",
+    "-m fmnist_lit optimizer=sgd_momentum optimizer.lr=0.3 scheduler=warmup_linear trainer.max_epochs=5",
+)
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """scripts/guide_figures.py as a module."""
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    return importlib.import_module("guide_figures")
+
+
+@pytest.fixture
+def configurations(tmp_path):
+    """A folder with the YAML files that the documents say to write."""
+    for page in PAGES:
+        text = page.read_text()
+        for match in re.finditer(r"`conf/(\S+\.yaml)`[:：]?\n\n```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            file = tmp_path / "conf" / match[1]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(match[2])
+    return tmp_path / "conf"
+
+
+def test_the_documents_have_commands():
+    assert len(RUNS) > 20
+    assert VERBS
+
+
+@pytest.mark.parametrize("command", [text for text in RUNS if not STUDY.search(text)])
+def test_every_command_would_run(command, configurations, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(launch, "CHECK_ALL", 1)  # each value of each key once, not each combination
+    words = [word for word in RUNS[command] if not PLACEHOLDER.search(word)]
+    args = get_args_parser().parse_intermixed_args([f"--config-dir={configurations}", *words])
+    launch.check_sources(args)
+    launch.prepare(args)
+
+
+def test_every_study_that_is_named_exists():
+    named = {match[1] for page in PAGES for match in re.finditer(r"\bstudy=([a-z]\w*)", page.read_text())}
+    assert named
+    assert named <= STUDIES
+
+
+@pytest.mark.parametrize("command", VERBS)
+def test_every_verb_exists_with_its_options(command, monkeypatch, capsys):
+    module, *words = VERBS[command]
+    monkeypatch.setattr(sys, "argv", [module, "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module(module, run_name="__main__")
+    told = capsys.readouterr().out
+    assert [word for word in words if word.startswith("--") and word.split("=")[0] not in told] == []
+
+
+@pytest.mark.parametrize("command", TRAINED)
+def test_runs_of_the_guide_train(command, launch_here, capsys):
+    assert launch_here(*RUNS[command], *SMALL) == 0
+    assert "test accuracy" in capsys.readouterr().out
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_images_lead_somewhere(page):
+    dead = []
+    for link in LINK.findall(FENCE.sub("", page.read_text())):
+        if not re.match(r"https?://", link):
+            path, _, anchor = link.partition("#")
+            target = page.parent / path if path else page
+            if not target.exists() or (anchor and anchor not in anchors(target)):
+                dead.append(link)
+    assert dead == []
+
+
+@pytest.mark.parametrize("page", GUIDE, ids=lambda page: page.stem)
+def test_formulas_survive_githubs_markdown(page):
+    text = re.sub(r"`[^`\n]*`", "", FENCE.sub("", page.read_text()))
+    displayed = re.findall(r"\$\$(.*?)\$\$", text, re.DOTALL)
+    inline = re.findall(r"(?<!\$)\$([^$\n]+)\$", re.sub(r"\$\$.*?\$\$", "", text, flags=re.DOTALL))
+    assert [formula for formula in displayed + inline if EATEN.search(formula)] == []
+    assert re.sub(r"\$[^$\n]+\$", "", re.sub(r"\$\$.*?\$\$", "", text, flags=re.DOTALL)).count("$") == 0
+
+
+def test_the_script_makes_each_picture_and_figure_of_the_guide_and_no_other(script):
+    text = "".join(page.read_text() for page in GUIDE)
+    shown = {Path(link).stem for link in LINK.findall(text) if link.startswith("images/")}
+    assert shown == set(script.FIGURES) == {image.stem for image in (ROOT / "docs/guide/images").glob("*.png")}
+    measured = script.MARKERS.findall(text)
+    assert {name for _, name, _, _ in measured} == set(script.TEXTS)
+    assert [name for _, name, content, _ in measured if not content.strip()] == []
+    assert set(script.STUDIES) <= STUDIES
+
+
+@pytest.mark.parametrize("page", GUIDE, ids=lambda page: page.stem)
+def test_no_measured_text_within_a_line_begins_the_line(page):
+    # a comment there begins a block of HTML, in which Markdown is not read
+    assert re.findall(r"^\s*<!-- measured: \w+ -->.+", page.read_text(), re.MULTILINE) == []
+
+
+def test_a_measured_text_is_replaced_where_it_stands(script, monkeypatch):
+    monkeypatch.setattr(script, "TEXTS", {"inline": lambda: "3 %", "block": lambda: "| a |"})
+    page = "It is <!-- measured: inline -->old<!-- end -->.\n\n<!-- measured: block -->\n<!-- end -->\n"
+    page = script.fill(page, ["inline", "block"])
+    assert (
+        page == "It is <!-- measured: inline -->3 %<!-- end -->.\n\n<!-- measured: block -->\n\n| a |\n\n<!-- end -->\n"
+    )
+    assert script.fill(page, ["inline", "block"]) == page
+
+
+def test_a_study_that_has_not_been_run_gives_no_picture(script, monkeypatch, tmp_path):
+    monkeypatch.setattr(script, "RUNS", tmp_path)
+    with pytest.raises(script.NotRunError, match="study=losses has not been run"):
+        script.FIGURES["losses_epochs"]()
+
+
+def test_a_picture_of_a_formula_needs_no_runs(script, monkeypatch, tmp_path):
+    monkeypatch.setattr(script, "RUNS", tmp_path)
+    monkeypatch.setattr(script, "GUIDE", tmp_path)
+    script.draw("losses_shapes")
+    assert (tmp_path / "images" / "losses_shapes.png").read_bytes().startswith(b"\x89PNG")
