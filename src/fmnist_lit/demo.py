@@ -123,7 +123,8 @@ def make_page(classifier: "TrainedClassifier") -> tuple[Any, dict[str, Any]]:
                         brush=gr.Brush(default_size=24, colors=["#333333"], color_mode="fixed"),
                         layers=False,
                         height=420,
-                        label="Fill the shape: a garment is an area, not an outline",
+                        label="Fill the shape",
+                        placeholder="Choose the brush on the left, then draw",
                     )
             with gr.Column():
                 probabilities = gr.Label(num_top_classes=len(classifier.classes), label="Probabilities")
