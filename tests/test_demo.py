@@ -26,7 +26,7 @@ def test_missing_gradio_is_named_with_its_extra(trained_run, monkeypatch, capsys
 @pytest.fixture
 def address(trained_run):
     """Where the page is served, on the address that it takes when told nothing."""
-    pytest.importorskip("gradio", reason="needs the extra demo")
+    pytest.importorskip("gradio.blocks", reason="needs the extra demo")
     process = subprocess.Popen(
         [sys.executable, "-m", "fmnist_lit.demo", str(trained_run), "--port", "0"], stdout=subprocess.PIPE, text=True
     )

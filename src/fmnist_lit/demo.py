@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     try:
-        import gradio  # noqa: F401
+        import gradio.blocks  # noqa: F401
     except ImportError:
         print("error: gradio is not installed; pip install 'fmnist_lit[demo]' installs it", file=sys.stderr)
         return 1
