@@ -1,6 +1,5 @@
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -27,13 +26,14 @@ def test_missing_gradio_is_named_with_its_extra(trained_run, monkeypatch, capsys
 def address(trained_run):
     """Where the page is served, on the address that it takes when told nothing."""
     pytest.importorskip("gradio.blocks", reason="needs the extra demo")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fmnist_lit.demo", str(trained_run), "--port", "0"], stdout=subprocess.PIPE, text=True
-    )
-    yield re.match(r"http://127\.0\.0\.1:\d+", process.stdout.readline())[0]
-    process.terminate()
-    process.wait(30)
-    process.stdout.close()
+    arguments = [sys.executable, "-m", "fmnist_lit.demo", str(trained_run), "--port", "0"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            first_line = process.stdout.readline()
+            assert first_line.startswith("http://127.0.0.1:")
+            yield first_line.split()[0]
+        finally:
+            process.terminate()
 
 
 @pytest.fixture
