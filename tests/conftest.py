@@ -136,3 +136,15 @@ def real_data() -> str:
     if not REAL_DATA or not any(Path(REAL_DATA, "FashionMNIST", "raw").glob("train-images-idx3-ubyte*")):
         pytest.skip("the real Fashion-MNIST is not in $FMNIST_DATA_DIR")
     return str(Path(REAL_DATA).absolute())
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a completed small run on standardised images, never written to; copy it to write beside it."""
+    from fmnist_lit.run import run
+
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    overrides = ("optimizer=adam", "model.batch_norm=true", "model.dropout=0.2", "data.normalize=true")
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        run(hydra.compose("config", [*SMALL, *QUIET, f"run_dir='{folder}'", *overrides]))
+    return folder

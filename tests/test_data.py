@@ -139,7 +139,7 @@ def test_images_are_the_float_bits_of_totensor(tiny_idx, tmp_path):
 
 def test_every_pixel_value_is_the_float_bits_of_totensor():
     values = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
-    assert torch.equal(Scaling(values, normalize=False)(values)[0], ToTensor()(values[0, 0].numpy()))
+    assert torch.equal(Scaling()(values)[0], ToTensor()(values[0, 0].numpy()))
 
 
 def test_normalize_gives_the_training_images_mean_0_and_standard_deviation_1(tiny_idx, tmp_path):

@@ -247,7 +247,7 @@ class FashionMNISTDataModule(LightningDataModule):
             self.train_images = train if len(kept) == len(train) else train[kept]
             self.val_images = train[permutation[: self.val_size].sort().values]
             self.test_images = test[: self.test_size]
-            self.scale = Scaling(self.train_images.pixels, self.normalize)
+            self.scale = Scaling.fitted_to(self.train_images.pixels) if self.normalize else Scaling()
         if self.trainer is not None:
             device = self.trainer.strategy.root_device
             self.train_images, self.val_images, self.test_images = (
@@ -292,19 +292,21 @@ class FashionMNISTDataModule(LightningDataModule):
         return EvaluationBatches(self, self.test_images)
 
 
+@dataclass(frozen=True)
 class Scaling:
-    """uint8 pixels to float32: divided by 255, then standardised if asked."""
+    """uint8 pixels to float32: divided by 255, then standardised unless ``mean`` and ``std`` leave them as they are."""
 
-    def __init__(self, pixels: Tensor, normalize: bool) -> None:
-        self.mean, self.std = 0.0, 1.0
-        self.normalize = normalize
-        if normalize:
-            # from the histogram: exact, and no float copy of the images
-            counts = torch.bincount(pixels.flatten(), minlength=256).double()
-            values = torch.arange(256, dtype=torch.float64) / 255
-            self.mean = float((counts * values).sum() / counts.sum())
-            self.std = float((counts * (values - self.mean) ** 2).sum() / counts.sum()) ** 0.5
+    mean: float = 0.0
+    std: float = 1.0
+
+    @classmethod
+    def fitted_to(cls, pixels: Tensor) -> "Scaling":
+        """What standardises ``pixels``, uint8 of any shape; from their histogram: exact, and without a float copy."""
+        counts = torch.bincount(pixels.flatten(), minlength=256).double()
+        values = torch.arange(256, dtype=torch.float64) / 255
+        mean = float((counts * values).sum() / counts.sum())
+        return cls(mean, float((counts * (values - mean) ** 2).sum() / counts.sum()) ** 0.5)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         images = pixels.to(torch.float32).div_(255)
-        return images.sub_(self.mean).div_(self.std) if self.normalize else images
+        return images if self == Scaling() else images.sub_(self.mean).div_(self.std)

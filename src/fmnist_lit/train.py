@@ -6,6 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,7 @@ def make_classifier(cfg: DictConfig, model: torch.nn.Module, datamodule: Fashion
         **{key: cfg.trainer[key] for key in STEP_OPTIONS},
     )
     configuration = {**OmegaConf.to_container(cfg, resolve=True), "dataset": datamodule.dataset}
+    configuration["scaling"] = asdict(datamodule.scale)  # so that the checkpoint is of use without the data
     if cfg.ckpt_path is not None:
         try:
             earlier = load_checkpoint(Path(cfg.ckpt_path))["hyper_parameters"]
