@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from fmnist_lit.collectives import any_rank_is_to_stop, gather
+from fmnist_lit.config import ConfigError
 from fmnist_lit.files import link_durably, write_durably
 from fmnist_lit.signals import stop_request
 
@@ -106,6 +107,12 @@ class RunCheckpoint(Checkpoint):
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.training:
             position, rank = checkpoint["position"], trainer.global_rank
+            num_ranks = len(checkpoint["generators"]["cpu"])
+            if num_ranks != trainer.world_size:
+                raise ConfigError(
+                    f"trainer.devices={trainer.num_devices}: the run in {trainer.ckpt_path} had {num_ranks} processes; "
+                    f"this would have {trainer.world_size}"
+                )
             if position is not None:
                 position = {**position, "sums": position["sums"][rank]}
             module.resume(position, checkpoint["metrics"])
@@ -181,6 +188,6 @@ def generator_states(device: torch.device) -> dict[str, Tensor]:
 
 def restore_generators(states: dict[str, Tensor]) -> None:
     """Undo what has been drawn since ``generator_states``."""
-    torch.set_rng_state(states["cpu"])
+    torch.set_rng_state(states["cpu"].clone())  # torch 2.15 crashes on a tensor that is a part of another
     if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])
+        torch.cuda.set_rng_state(states["cuda"].clone())

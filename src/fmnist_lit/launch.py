@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import difflib
 import itertools
+import json
 import math
 import os
 import re
@@ -25,7 +26,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fmnist_lit import config, resume
+from fmnist_lit import config, ranks, resume
 from fmnist_lit.config import ConfigError
 from fmnist_lit.run import run
 from fmnist_lit.signals import InterruptedRunError
@@ -85,16 +86,20 @@ def launch(arguments: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)
+    place = ranks.outside()
+    follows = place is not None and place.rank > 0
     if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
-        main()
+        if not follows:
+            main()
         return 0
     try:
-        start = prepare(args)
+        start = prepare(args) if place is None else prepare_together(args, place)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if start.complete:
-        print(f"{start.folder} is complete; a higher trainer.max_epochs goes on with it")
+        if not follows:
+            print(f"{start.folder} is complete; a higher trainer.max_epochs goes on with it")
         return 0
     sys.argv[1:] = [*flags, *start.overrides]
     ended = None
@@ -117,6 +122,8 @@ def launch(arguments: Sequence[str]) -> int:
         return 2
     if ended is not None:
         return int(ended)
+    if follows:
+        return 0
     folders = [path.parent for path in start.folder.glob("*/results.json")] if start.is_sweep else [start.folder]
     return exit_code(folders)
 
@@ -144,6 +151,28 @@ def check_sources(args: argparse.Namespace) -> None:
             raise ConfigError(f"{override.input_line}: must be folders; a package would be imported")
 
 
+def prepare_together(args: argparse.Namespace, place: ranks.Place) -> Start:
+    """``prepare`` in rank 0; the other ranks get what came of it, so that all share a folder.
+
+    Raises:
+        ConfigError: in rank 0, which says what is wrong for all.
+        SystemExit: with 2, in the others then.
+    """
+    if place.rank:
+        told = ranks.hear(place)
+        if not told:
+            raise SystemExit(2)
+        folder, overrides, complete = json.loads(told)
+        return Start(Path(folder), [*overrides, "hydra.output_subdir=null"], complete=complete)
+    try:
+        start = prepare(args)
+    except ConfigError:
+        ranks.tell(place, "")
+        raise
+    ranks.tell(place, json.dumps([str(start.folder), start.overrides, start.complete]))
+    return start
+
+
 def prepare(args: argparse.Namespace) -> Start:
     """Check every configuration that the command line would run, then make its folder.
 
@@ -163,9 +192,14 @@ def prepare(args: argparse.Namespace) -> Start:
             raise ConfigError(f"{several[0].input_line}: several values; add -m to run them all")
         else:
             swept = given
+        if multirun and (place := ranks.outside()) is not None:
+            raise ConfigError(
+                f"-m under {place.starter}: start a sweep by itself, trainer=ddp starts the processes of each job"
+            )
         for overrides in representatives(swept):
             cfg = compose(overrides)
             config.check(cfg)
+            ranks.check(cfg)
         if cfg.ckpt_path is not None:
             if multirun:
                 raise ConfigError(f"ckpt_path={cfg.ckpt_path}: resumes one run; it cannot be part of a sweep")
@@ -217,6 +251,7 @@ def prepare_resume(run_dir: Path, checkpoint: Path, given: Sequence[Override], c
     overrides += [f"ckpt_path={quoted(checkpoint)}", f"hydra.run.dir={quoted(folder)}"]
     cfg = compose(overrides)
     config.check(cfg)
+    ranks.check(cfg)
     now = OmegaConf.to_container(cfg, resolve=False)
     del now["hydra"]
     earlier = resume.earlier_config(run_dir)

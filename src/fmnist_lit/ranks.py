@@ -1,6 +1,7 @@
 """Data-parallel runs: one process a device, started here, or each with the same command line by torchrun or srun."""
 
 import contextlib
+import functools
 import logging
 import math
 import multiprocessing
@@ -29,6 +30,7 @@ from fmnist_lit.signals import SIGNALS, InterruptedRunError, stop_request
 from fmnist_lit.status import DivergedError
 
 PRELOADED = ["fmnist_lit.train"]
+TOLD = "fmnist_lit"  # a key
 GRACE = 10.0  # seconds that the other ranks get to end by themselves once one has failed
 
 
@@ -37,7 +39,7 @@ class RankDiedError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Outside:
+class Place:
     """The place of this process among those that another program started with the same command line."""
 
     starter: str
@@ -45,13 +47,13 @@ class Outside:
     world_size: int
 
 
-def outside() -> Outside | None:
+def outside() -> Place | None:
     """The place that torchrun or srun gave to this process; None if it is on its own."""
     env = os.environ
     if "TORCHELASTIC_RUN_ID" in env:
-        place = Outside("torchrun", int(env["RANK"]), int(env["WORLD_SIZE"]))
+        place = Place("torchrun", int(env["RANK"]), int(env["WORLD_SIZE"]))
     elif "SLURM_STEP_NUM_TASKS" in env and env.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
-        place = Outside("srun", int(env["SLURM_PROCID"]), int(env["SLURM_STEP_NUM_TASKS"]))
+        place = Place("srun", int(env["SLURM_PROCID"]), int(env["SLURM_STEP_NUM_TASKS"]))
     else:
         return None
     return place if place.world_size > 1 else None
@@ -98,6 +100,36 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     from fmnist_lit.train import train
 
     return train(cfg)
+
+
+# Ranks that torchrun or srun started
+
+
+def tell(place: Place, text: str) -> None:
+    """Let the other ranks know of ``text``; for rank 0."""
+    meeting_point(place).set(TOLD, text)
+
+
+def hear(place: Place) -> str:
+    """What rank 0 tells; nothing if it has gone."""
+    try:
+        return meeting_point(place).get(TOLD).decode()
+    except RuntimeError:
+        return ""
+
+
+@functools.cache  # rank 0 may serve it, to the end
+def meeting_point(place: Place) -> Any:
+    """The key-value store in which Lightning lets the ranks meet too."""
+    from torch.distributed import rendezvous
+
+    if place.starter == "srun":
+        from lightning.fabric.plugins.environments import SLURMEnvironment
+
+        slurm = SLURMEnvironment()
+        os.environ |= {"MASTER_ADDR": slurm.main_address, "MASTER_PORT": str(slurm.main_port)}
+    store, _, _ = next(rendezvous("env://", place.rank, place.world_size))
+    return store
 
 
 # The process that starts the ranks and waits for them

@@ -1,10 +1,14 @@
 """One Hydra job: a run whose status is on disk whatever happens to it."""
 
+import contextlib
 import logging
 import math
 import os
 import shlex
+import sys
 import time
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +37,12 @@ def run(cfg: DictConfig) -> float:
 
     Raises:
         SystemExit: with 128 + the signal's number, if a signal interrupted the run and not only one of several that
-            run in processes of their own, or with 1 if it did not complete
-            and ``sweep.fail_fast`` is set; that ends a sweep too. With 2, outside a sweep, if it may not be resumed so.
+            run in processes of their own, or with 1 if it did not complete and ``sweep.fail_fast`` is set; that ends a
+            sweep too. With 2, outside a sweep, if it may not be resumed so.
     """
+    place = ranks.outside()
+    if place is not None and place.rank:
+        return follow(cfg, place.rank)
     run_dir = Path(cfg.run_dir)
     earlier, refused = read_json(run_dir / "results.json"), False
     results = {"status": "running", **dict.fromkeys(FIGURES), "seed": cfg.seed}
@@ -43,24 +50,14 @@ def run(cfg: DictConfig) -> float:
     results["started"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     with stop_request.listening(), workers.working(run_dir):
         try:
-            for folder in (run_dir, run_dir / "checkpoints"):
-                remove_orphans(folder)
-            write_json(run_dir / "results.json", results)
-            config.check(cfg)  # again: what could not be resolved before there was a run folder is known now
-            results |= {"status": "completed", **ranks.train(cfg)}
+            results |= attempt(cfg, results)
         except InterruptedRunError as stop:
             results |= {"status": "interrupted", "signal": str(stop)}
             log.error("Interrupted by %s. %s", stop, how_to_go_on(run_dir))
-        except DivergedError as error:
-            results |= {"status": "diverged", "diverged_step": error.step}
-            log.error("Diverged: %s. A lower optimizer.lr than %s usually helps.", error, cfg.optimizer.get("lr"))
         except config.ConfigError as error:  # of a run to resume: what is known of that stays
             results = earlier or results | {"status": "failed", "error": str(error)}
             log.error("error: %s", error)
             refused = bool(earlier)
-        except (Exception, SystemExit) as error:  # what exits from within a job ends that job, not its sweep
-            results |= {"status": "failed", "error": explain(error)}
-            log.exception("Failed: %s", results["error"])  # with the traceback in train.log
         with stop_request.deferring():
             try:
                 write_json(run_dir / "results.json", results)
@@ -85,6 +82,51 @@ def explain(error: BaseException) -> str:
         error = error.__cause__
     lines = str(error).split("\n")
     return f"{type(error).__name__}: {next(filter(None, map(str.strip, lines)), '')}".removesuffix(": ")
+
+
+def attempt(cfg: DictConfig, meanwhile: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Train, and say how that ended in the terms of ``results.json``.
+
+    Args:
+        cfg: the configuration.
+        meanwhile: what ``results.json`` is to say until then; None where that is another process's to write.
+    """
+    try:
+        if meanwhile is not None:
+            for folder in (Path(cfg.run_dir), Path(cfg.run_dir) / "checkpoints"):
+                remove_orphans(folder)
+            write_json(Path(cfg.run_dir) / "results.json", meanwhile)
+        config.check(cfg)  # again: what could not be resolved before there was a run folder is known now
+        return {"status": "completed", **ranks.train(cfg)}
+    except config.ConfigError:
+        raise
+    except DivergedError as error:
+        log.error("Diverged: %s. A lower optimizer.lr than %s usually helps.", error, cfg.optimizer.get("lr"))
+        return {"status": "diverged", "diverged_step": error.step}
+    except (Exception, SystemExit) as error:  # what exits from within a job ends that job, not its sweep
+        message = explain(error)
+        log.exception("Failed: %s", message)  # with the traceback in train.log
+        return {"status": "failed", "error": message}
+
+
+def follow(cfg: DictConfig, rank: int) -> float:
+    """Take part in a run that another process, rank 0, writes and tells of; NaN.
+
+    Raises:
+        SystemExit: as ``run``, and with 1 if this rank failed, unless in a sweep.
+    """
+    logging.disable()
+    warnings.simplefilter("ignore")
+    ended: dict[str, Any] = {}
+    with stop_request.listening(), contextlib.suppress(InterruptedRunError, config.ConfigError):
+        ended = attempt(cfg, None)
+    if "error" in ended:
+        print(f"rank {rank}: {ended['error']}", file=sys.stderr)
+    if stop_request.signum is not None:
+        raise SystemExit(128 + stop_request.signum)
+    if ended.get("status") != "completed" and (cfg.sweep.fail_fast or not in_sweep()):
+        raise SystemExit(1)
+    return math.nan
 
 
 def how_to_go_on(run_dir: Path) -> str:

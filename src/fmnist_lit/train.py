@@ -206,7 +206,8 @@ def make_classifier(cfg: DictConfig, model: torch.nn.Module, datamodule: Fashion
         except CheckpointError as error:
             raise ConfigError(f"ckpt_path={error}") from error
         require_same(earlier, configuration, cfg.ckpt_path)
-        keep_configuration(cfg)
+        if datamodule.rank == 0:
+            keep_configuration(cfg)
     classifier.save_hyperparameters(configuration, logger=False)
     return classifier
 
