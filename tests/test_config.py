@@ -245,7 +245,7 @@ UNTRUSTED = [
     ["+scheduler.lr_lambda={_target_:builtins.eval,_args_:['1']}"],
     ["model._target_=builtins.print"],
     ["data._target_=shutil.rmtree"],
-    ["+trainer.strategy={_target_:builtins.print}"],
+    ["+trainer.plugins={_target_:builtins.print}"],
     ["+logger.x._target_=builtins.print"],
     ["+logger.csv.run={_target_:builtins.print}"],
     ["hydra.launcher._target_=os.system"],
@@ -414,7 +414,8 @@ def test_right_values_are_accepted(configure, value):
 
 def compose(group: str, option: str) -> DictConfig:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("config", [*SMALL, *QUIET, "run_dir=x", f"{group}={option}"])
+        whole = ["experiment=best_mlp"] if group == "without" else []
+        return hydra.compose("config", [*SMALL, *QUIET, "run_dir=x", *whole, f"{group}={option}"])
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

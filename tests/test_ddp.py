@@ -93,8 +93,9 @@ def test_all_test_images_count_once_and_figures_are_those_of_one_process(configu
     assert written["test_loss"] == pytest.approx(float(cross_entropy(logits, images.labels)), rel=1e-5)
 
 
-def test_run_folder_and_screen_are_of_one_run(launch_here, tmp_path, capfd):
-    assert launch_here(*TINY, "trainer=ddp", "trainer.max_epochs=2", "logger=default", "hydra.run.dir=run") == 0
+def test_run_folder_and_screen_are_of_one_run(command, tmp_path):
+    finished = command(*TINY, "trainer=ddp", "trainer.max_epochs=2", "logger=default", "hydra.run.dir=run")
+    assert finished.returncode == 0, finished.stderr
     files = [str(file.relative_to(tmp_path / "run")) for file in (tmp_path / "run").rglob("*") if file.is_file()]
     assert sorted(name.split(".out.")[0] for name in files) == [
         *(".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"),
@@ -103,7 +104,7 @@ def test_run_folder_and_screen_are_of_one_run(launch_here, tmp_path, capfd):
     ]
     assert len(rows(tmp_path / "run")) == 2
     assert list(points(tmp_path / "run")["accuracy/val"])[-1][0] == 2
-    for text in (capfd.readouterr().out, (tmp_path / "run" / "train.log").read_text()):
+    for text in (finished.stdout, (tmp_path / "run" / "train.log").read_text()):
         for line in ("SYNTHETIC stand-in for Fashion-MNIST: 128 training", "epoch 1/2", "epoch 2/2", "test accuracy"):
             assert text.count(line) == 1, text
 
@@ -159,7 +160,7 @@ def test_signal_to_the_command_interrupts_it(configure, tmp_path, signum, code, 
     thread.join()
     assert results(tmp_path / "run")["status"] == "interrupted"
     assert results(tmp_path / "run")["signal"] == signum.name
-    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] >= 16
+    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] >= 2  # an epoch
 
 
 @pytest.mark.parametrize(

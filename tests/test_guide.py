@@ -88,6 +88,9 @@ def test_every_study_that_is_named_exists():
 def test_every_verb_exists_with_its_options(command, monkeypatch, capsys):
     module, *words = VERBS[command]
     monkeypatch.setattr(sys, "argv", [module, "--help"])
+    for name in (module, f"{module}.__main__"):  # other tests have imported it
+        if name in sys.modules and not hasattr(sys.modules[name], "__path__"):
+            monkeypatch.delitem(sys.modules, name)
     with pytest.raises(SystemExit, match="0"):
         runpy.run_module(module, run_name="__main__")
     told = capsys.readouterr().out

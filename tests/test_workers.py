@@ -15,7 +15,7 @@ import pytest
 from conftest import QUIET, SMALL
 from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from test_resume import signal_at
 
 from fmnist_lit.launch import CONF
@@ -74,7 +74,7 @@ def test_sweep_goes_on_under_another_launcher_and_leaves_what_is_finished_alone(
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     arguments = ("-m", *SMALL[:-1], *QUIET, "hydra.sweep.dir=sweep", *JOBLIB)  # no number of threads
     assert launch_here("-m", *SMALL[:-1], *QUIET, "hydra.sweep.dir=sweep", "optimizer.lr=0.1") == 0
-    files = {file: file.stat().st_mtime_ns for file in tmp_path.glob("sweep/*/**/*") if file.is_file()}
+    files = {file: file.stat().st_mtime_ns for file in tmp_path.glob("sweep/optimizer.lr*/**/*") if file.is_file()}
     assert launch_here(*arguments, "optimizer.lr=0.1,0.2,0.3") == 0
     assert {file: file.stat().st_mtime_ns for file in files} == files
     assert set(statuses(tmp_path / "sweep").values()) == {"completed"}
@@ -144,7 +144,7 @@ def test_optuna_maximizes_and_takes_a_diverged_job_for_the_worst(launch_here, tm
     assert sorted(row["folder"][:2] for row in table) == ["0_", "1_", "2_", "3_"]
     assert len({row["optimizer.lr"] for row in table}) == 4
     assert {row["data.batch_size"] for row in table} <= {"32", "64"}
-    best = hydra.utils.OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml")
+    best = OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml")
     assert best.best_value == float(table[0]["val_accuracy"])
     assert launch_here(*command) == 2  # its study was in memory
 

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from fmnist_lit.signals import SIGNALS, stop_request
+from fmnist_lit.signals import SIGNALS, InterruptedRunError, stop_request
 from fmnist_lit.sweep import plan  # noqa: F401  registers the resolver that names the jobs' folders
 
 LOCK = ".lock"  # in a sweep's folder and in its jobs'; the kernel lets go of it however its process ends
@@ -33,7 +33,7 @@ def leading(sweep_dir: Path, launcher: str) -> Iterator[None]:
         launcher: the ``_target_`` of the Hydra launcher.
 
     Raises:
-        SystemExit: with 128 + the signal's number, once the jobs have stopped.
+        InterruptedRunError: once the jobs have stopped.
         filelock.Timeout: if another process leads this sweep.
     """
     global leads
@@ -48,7 +48,7 @@ def leading(sweep_dir: Path, launcher: str) -> Iterator[None]:
             end = time.monotonic() + SECONDS_TO_STOP
             while jobs_alive(sweep_dir) and time.monotonic() < end:
                 time.sleep(0.1)
-        raise SystemExit(128 + signum)
+        raise InterruptedRunError(signum)
 
     handlers, threads = {}, os.environ.get("OMP_NUM_THREADS")
     if threading.current_thread() is threading.main_thread():
