@@ -55,6 +55,14 @@ def statuses(sweep_dir: Path) -> dict[str, str]:
     return {row["folder"]: row["status"] for row in rows(sweep_dir)}
 
 
+@pytest.fixture(autouse=True)
+def new_processes() -> Iterator[None]:
+    """Let joblib keep no process for the next test, which is in another folder."""
+    yield
+    if "joblib" in sys.modules:
+        sys.modules["joblib"].externals.loky.get_reusable_executor().shutdown(wait=True)
+
+
 # With real launchers
 
 ONE_OF_EACH = ("optimizer.lr=0.1,1e30", "+trainer.profiler=null,nonsense")  # completed, diverged, two that fail
@@ -73,9 +81,9 @@ def test_summary_is_the_same_whatever_the_launcher(launch_here, tmp_path, launch
 def test_sweep_goes_on_under_another_launcher_and_leaves_what_is_finished_alone(launch_here, tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     arguments = ("-m", *SMALL[:-1], *QUIET, "hydra.sweep.dir=sweep", *JOBLIB)  # no number of threads
-    assert launch_here("-m", *SMALL[:-1], *QUIET, "hydra.sweep.dir=sweep", "optimizer.lr=0.1") == 0
+    assert launch_here("-m", *SMALL[:-1], *QUIET, "hydra.sweep.dir=sweep", "optimizer.lr=0.1,0.15") == 0
     files = {file: file.stat().st_mtime_ns for file in tmp_path.glob("sweep/optimizer.lr*/**/*") if file.is_file()}
-    assert launch_here(*arguments, "optimizer.lr=0.1,0.2,0.3") == 0
+    assert launch_here(*arguments, "optimizer.lr=0.1,0.15,0.2,0.3") == 0
     assert {file: file.stat().st_mtime_ns for file in files} == files
     assert set(statuses(tmp_path / "sweep").values()) == {"completed"}
     new = [json.loads((tmp_path / "sweep" / f"optimizer.lr={lr}" / "results.json").read_text()) for lr in (0.2, 0.3)]
