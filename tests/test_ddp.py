@@ -1,12 +1,15 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import QUIET, SMALL
 from hydra.utils import instantiate
 from test_resume import TINY, outcome, points, results, rows
 from test_signals import until
@@ -15,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from fmnist_lit import ranks
 from fmnist_lit.checkpoint import load_checkpoint
 from fmnist_lit.data import load_images
-from fmnist_lit.run import run
+from fmnist_lit.run import FIGURES, run
 
 DDP = (
     *("trainer=ddp", "trainer.steps_per_batch=3", "trainer.max_epochs=3"),
@@ -107,6 +110,32 @@ def test_run_folder_and_screen_are_of_one_run(command, tmp_path):
     for text in (finished.stdout, (tmp_path / "run" / "train.log").read_text()):
         for line in ("SYNTHETIC stand-in for Fashion-MNIST: 128 training", "epoch 1/2", "epoch 2/2", "test accuracy"):
             assert text.count(line) == 1, text
+
+
+def test_torchrun_gives_the_figures_of_the_ranks_that_are_started_here(configure, tmp_path):
+    run(configure("trainer=ddp", run_dir="own"))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "fmnist_lit"]
+    options = [*SMALL, *QUIET, "trainer=ddp", "hydra.run.dir=theirs"]
+    subprocess.run([*torchrun, *options], cwd=tmp_path, capture_output=True, check=True, timeout=300)
+    theirs, own = results(tmp_path / "theirs"), results(tmp_path / "own")
+    assert {key: theirs[key] for key in FIGURES} == {key: own[key] for key in FIGURES}
+    assert rows(tmp_path / "theirs") == rows(tmp_path / "own")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("trainer.devices=3",), "trainer.devices=3: torchrun started 2 processes"),
+        (("-m", "seed=0,1"), "-m under torchrun: start a sweep by itself"),
+    ],
+)
+def test_torchrun_is_told_what_it_cannot_run(launch_here, tmp_path, monkeypatch, capsys, options, told):
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(ranks, "tell", lambda place, text: None)  # there is nobody else
+    assert launch_here(*SMALL, "trainer=ddp", *options) == 2
+    assert told in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_dropout_differs_between_ranks_and_repeats_between_runs(configure, tmp_path):

@@ -27,6 +27,7 @@ def copied(trained_run, tmp_path):
         "optimizer=adam loss=mse data.eval_batch_size=37 trainer.max_epochs=3",
         "trainer.precision=bf16-mixed model.batch_norm=true data.normalize=true",
         "trainer.precision=64-true loss=label_smoothing",
+        "flip_average=true callbacks=ema optimizer=adam",
         "experiment=tutorial evaluate_each_epoch=[val] data.val_size=64",
     ],
 )
@@ -36,6 +37,8 @@ def test_figures_are_those_of_the_run_to_the_last_digit(configure, tmp_path, ove
     evaluation, _ = evaluate(find_trained(tmp_path / "run"), split)
     assert (evaluation.accuracy, evaluation.loss) == (results[f"{split}_accuracy"], results[f"{split}_loss"])
     assert evaluation.as_in_results
+    flipped = [results.get(f"{split}_{kind}_flip_average") for kind in ("accuracy", "loss")]
+    assert (evaluation.flip_average or (None, None)) == tuple(flipped)
 
 
 def test_figures_other_than_the_runs_are_said_to_be(copied):

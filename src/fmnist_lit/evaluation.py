@@ -57,6 +57,8 @@ class Evaluation:
         trained: what was evaluated.
         as_in_results: whether accuracy and loss are those of the run's ``results.json``, to the last digit; None where
             that does not say what they are for this checkpoint and split.
+        flip_average: accuracy and loss with logits averaged over each image and its mirror image, where the run's
+            configuration asks for them.
         confusion: a row for each true class, a column for each predicted one.
         mistakes: the most confident ones first.
     """
@@ -68,6 +70,7 @@ class Evaluation:
     accuracy: float
     loss: float
     as_in_results: bool | None
+    flip_average: tuple[float, float] | None
     confusion: list[list[int]]
     bins: list[Bin]
     mistakes: list[Mistake]
@@ -112,10 +115,15 @@ class Evaluation:
         other = ", NOT as in results.json: another device, number of processes or version rounds otherwise"
         remark = {None: "", True: ", as in results.json", False: other}[self.as_in_results]
         figures = 100 * self.accuracy, 100 * self.standard_error, self.loss
+        flipped = []
+        if self.flip_average is not None:
+            accuracy, loss = self.flip_average
+            flipped = [f"  averaged over flips: accuracy {100 * accuracy:.2f} %, average loss {loss:.4f}"]
         return "\n".join(
             [
                 self.title,
                 "  accuracy {:.2f} % ± {:.2f} (by the number of images), average loss {:.4f}".format(*figures) + remark,
+                *flipped,
                 f"  expected calibration error {100 * self.calibration_error:.2f} % ({NUM_BINS} bins)",
             ]
         )
@@ -156,7 +164,8 @@ def evaluate(trained: Trained, split: str = "test", data_dir: str | None = None)
         ArithmeticError: if the loss is not finite.
     """
     classifier = load(trained.file)
-    images, logits, accuracy, loss = run_through(classifier, split, data_dir)
+    images, logits, metrics = run_through(classifier, split, data_dir)
+    accuracy, loss = (metrics[f"{kind}/test"] for kind in ("accuracy", "loss"))
     probabilities = logits.softmax(dim=1).numpy()
     labels, predicted, confidence = images.labels.numpy(), probabilities.argmax(axis=1), probabilities.max(axis=1)
     written = [trained.results.get(f"{split}_{kind}") for kind in ("accuracy", "loss")]
@@ -171,6 +180,9 @@ def evaluate(trained: Trained, split: str = "test", data_dir: str | None = None)
         loss=loss,
         # a run's training figures are of weights that still changed
         as_in_results=None if split == "train" or None in written else written == [accuracy, loss],
+        flip_average=tuple(metrics[f"{kind}/test_flip_average"] for kind in ("accuracy", "loss"))
+        if "loss/test_flip_average" in metrics
+        else None,
         confusion=multiclass_confusion_matrix(
             torch.from_numpy(predicted), images.labels, len(classifier.classes)
         ).tolist(),
@@ -193,11 +205,11 @@ def bins(confidence: np.ndarray, correct: np.ndarray) -> list[Bin]:
 
 def run_through(
     classifier: TrainedClassifier, split: str, data_dir: str | None
-) -> tuple[Images, torch.Tensor, float, float]:
+) -> tuple[Images, torch.Tensor, dict[str, float]]:
     """What a run's own test does, on any split: the same batches, sums, precision and threads, so the same figures.
 
     Returns:
-        The images, their logits (N, 10) float64, accuracy and average loss.
+        The images, their logits (N, 10) float64, and the figures by TensorBoard tag, as of a test.
     """
     check(classifier.configuration, "loss")
     settings, results = classifier.configuration["trainer"], classifier.source.results
@@ -222,13 +234,15 @@ def run_through(
         images = getattr(datamodule, f"{split}_images")
         if not len(images):
             raise ValueError(f"{classifier.source.name}: its run has no {SPLITS[split]} images")
-        module = Classifier(classifier.model, instantiate(classifier.configuration["loss"]), None, None, watched=())
+        flip_average = classifier.configuration.get("flip_average") is True
+        loss = instantiate(classifier.configuration["loss"])
+        module = Classifier(classifier.model, loss, None, None, watched=(), flip_average=flip_average)
         logits: list[torch.Tensor] = []
         hook = module.model.register_forward_hook(lambda *call: logits.append(call[-1].double().cpu()))
         trainer.test(module, EvaluationBatches(datamodule, images), verbose=False)
         hook.remove()
-    accuracy, loss = (module.metrics[f"{kind}/test"] for kind in ("accuracy", "loss"))
-    return images.to(torch.device("cpu")), torch.cat(logits), accuracy, loss
+    plain = logits[:: 1 + flip_average]  # every other call was for the mirror images
+    return images.to(torch.device("cpu")), torch.cat(plain), dict(module.metrics)
 
 
 @contextlib.contextmanager
