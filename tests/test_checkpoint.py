@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.utils import instantiate
 
 from fmnist_lit.checkpoint import CheckpointError, DurableCheckpointIO, load_checkpoint
-from fmnist_lit.train import instantiate, make_datamodule, make_trainer, train
+from fmnist_lit.parts import make_datamodule, make_trainer
+from fmnist_lit.train import train
 
 
 class Bomb:

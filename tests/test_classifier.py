@@ -7,6 +7,7 @@ import hydra
 import pytest
 import torch
 from conftest import QUIET, SMALL
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import nn
 from torch.nn import functional as F
@@ -102,8 +103,8 @@ def test_accuracy_and_loss_are_averages_over_samples(configure, tmp_path, overri
     results = train(cfg)
     module = fmnist_lit.train.make_datamodule(cfg, fmnist_lit.train.make_trainer(cfg))
     torch.manual_seed(0)
-    model = fmnist_lit.train.instantiate(cfg.model)
-    loss = fmnist_lit.train.instantiate(cfg.loss)
+    model = instantiate(cfg.model)
+    loss = instantiate(cfg.loss)
     for split in ("train", "val", "test"):
         images = getattr(module, f"{split}_images")
         logits = model(module.scale(images.pixels))
@@ -177,7 +178,7 @@ def distance_of_one_step(fit, *overrides: str) -> float:
     """How far one step of SGD with lr 1 moves all parameters: the norm of the gradient."""
     model = fit("optimizer.lr=1", "trainer.max_steps=1", *overrides).model
     torch.manual_seed(0)
-    initial = fmnist_lit.train.instantiate({"_target_": "fmnist_lit.model.MLP", "hidden_sizes": [32]})
+    initial = instantiate({"_target_": "fmnist_lit.model.MLP", "hidden_sizes": [32]})
     moves = [after - before for after, before in zip(model.parameters(), initial.parameters(), strict=True)]
     return torch.cat([move.flatten() for move in moves]).norm().item()
 
@@ -273,7 +274,7 @@ def first_infinite_step(cfg) -> int:
     """The step, from 1, of a plain loop over the same batches."""
     module = fmnist_lit.train.make_datamodule(cfg, fmnist_lit.train.make_trainer(cfg))
     torch.manual_seed(0)
-    model = fmnist_lit.train.instantiate(cfg.model)
+    model = instantiate(cfg.model)
     optimizer = torch.optim.SGD(model.parameters(), lr=cfg.optimizer.lr)
     images, labels = map(torch.cat, zip(*module.train_dataloader(), strict=True))
     for step, (x, y) in enumerate(zip(images.split(16), labels.split(16), strict=True), start=1):

@@ -14,7 +14,8 @@ import fmnist_lit.train
 from fmnist_lit import config
 from fmnist_lit.config import RULES, ConfigError
 from fmnist_lit.launch import CONF
-from fmnist_lit.train import make_trainer
+from fmnist_lit.parts import build as build_part
+from fmnist_lit.parts import make_trainer
 
 OPTIONS = sorted(
     (file.parent.name, file.stem) for file in CONF.glob("*/*.yaml")
@@ -326,10 +327,10 @@ def test_what_is_built_is_what_was_checked(configure, monkeypatch):
     cfg = configure("+callbacks.x='${oc.decode:${oc.env:NODE}}'")
     monkeypatch.setenv("NODE", "{_target_: lightning.pytorch.callbacks.Timer}")
     config.check(cfg)
-    assert type(fmnist_lit.train.build(cfg.callbacks)["x"]).__name__ == "Timer"
+    assert type(build_part(cfg.callbacks)["x"]).__name__ == "Timer"
     monkeypatch.setenv("NODE", "{_target_: pathlib.Path}")
     with pytest.raises(ConfigError, match=r"pathlib\.Path"):
-        fmnist_lit.train.build(cfg.callbacks)
+        build_part(cfg.callbacks)
 
 
 @pytest.mark.parametrize("node", ["job_logging", "hydra_logging"])

@@ -18,9 +18,9 @@ from fmnist_lit.classifier import Classifier
 from fmnist_lit.config import DATASETS
 from fmnist_lit.data import EvaluationBatches, Images
 from fmnist_lit.files import write_durably, write_json
+from fmnist_lit.process import quieten_lightning
 from fmnist_lit.runs import Trained
 from fmnist_lit.sweep.report import Cell, escape_markdown, markdown_table
-from fmnist_lit.train import quieten_lightning
 from fmnist_lit.trained import TrainedClassifier, check, load, open_data
 
 NUM_BINS = 15  # of confidence, as in Guo et al., On Calibration of Modern Neural Networks, 2017

@@ -3,15 +3,18 @@
 import csv
 import io
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loggers import TensorBoardLogger as LightningTensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
 
 from fmnist_lit.files import write_durably
+from fmnist_lit.sweep import plan
 
 log = logging.getLogger(__name__)
 
@@ -143,3 +146,23 @@ class ConsoleLogger(RunLogger):
         ]
         epoch = f"epoch {step:{len(str(self.max_epochs))}d}/{self.max_epochs}"
         log.info("%s", " | ".join([epoch, *figures, f"lr {metrics['lr']:.3g}", f"{metrics['seconds']:.1f} s"]))
+
+
+def log_hyperparameters(cfg: DictConfig, loggers: Iterable[Logger], metrics: Mapping[str, float]) -> None:
+    """One row in TensorBoard's HParams tab: the choices and numbers people vary, beside the accuracies."""
+    choices, varied = {}, []
+    if HydraConfig.initialized():
+        choices = HydraConfig.get().runtime.choices
+        varied = plan.varied_in_job(HydraConfig.get())
+    row = {group: choices[group] for group in ("model", "loss", "optimizer", "scheduler") if group in choices}
+    for group in ("optimizer", "scheduler", "model"):
+        row |= {f"{group}.{key}": value for key, value in cfg[group].items() if not key.startswith("_")}
+    for key in ("data.batch_size", "data.normalize", "regularization.l1", "trainer.max_epochs", "seed", *varied):
+        row[key] = choices[key] if key in choices else OmegaConf.select(cfg, key)
+    plain = {key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in row.items()}
+    accuracies = {tag: metrics[tag] for tag in ("accuracy/val", "accuracy/test") if tag in metrics}
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(plain, accuracies, varied=varied)
+        else:
+            logger.log_hyperparams(plain)
