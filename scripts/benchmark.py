@@ -16,7 +16,6 @@ import argparse
 import os
 import re
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,8 @@ from types import ModuleType
 
 import torch
 from reference_loops import Setting, bare, fmnist_lit, jax, matmul, sklearn, template, tutorial
+
+from fmnist_lit.provenance import commit
 
 LOOPS = {loop.__name__: loop for loop in (bare, fmnist_lit, tutorial, template, jax, sklearn, matmul)}
 WITH_PRECISION = ("bare", "fmnist_lit")
@@ -164,13 +165,11 @@ def circumstances(setting: Setting) -> str:
     gpu = f"{torch.cuda.get_device_name()}; " if setting.device == "cuda" else ""
     packages = ("torch", "lightning", "jax", "scikit-learn")
     installed = {d.name: d.version for d in metadata.distributions() if d.name in packages}
-    describe = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
-    commit = subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip()
     return (
         f"{gpu}{cpus[0] if cpus else 'unknown CPU'}, {len(os.sched_getaffinity(0))} cores, "
         f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f} before the start\n"
         f"{', '.join(f'{name} {installed[name]}' for name in packages if name in installed)}; "
-        f"commit {commit}; data: {setting.dataset}"
+        f"commit {commit()}; data: {setting.dataset}"
     )
 
 

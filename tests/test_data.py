@@ -13,6 +13,16 @@ from fmnist_lit.data import FashionMNISTDataModule, Images, Scaling, epoch_order
 TRAIN, TEST = 1000, 100
 
 
+def trainer(rank: int, world_size: int, epoch: int) -> SimpleNamespace:
+    """What a datamodule asks of a Trainer."""
+    return SimpleNamespace(
+        world_size=world_size,
+        global_rank=rank,
+        current_epoch=epoch,
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+    )
+
+
 @pytest.fixture
 def numbered(monkeypatch):
     """A datamodule whose labels are the samples' numbers, so that each can be told from all others."""
@@ -24,12 +34,7 @@ def numbered(monkeypatch):
 
     def make(rank: int = 0, world_size: int = 1, epoch: int = 0, **options) -> FashionMNISTDataModule:
         module = FashionMNISTDataModule(**{"source": "synthetic", "val_size": 100, "batch_size": 16, **options})
-        module.trainer = SimpleNamespace(
-            world_size=world_size,
-            global_rank=rank,
-            current_epoch=epoch,
-            strategy=SimpleNamespace(root_device=torch.device("cpu")),
-        )
+        module.trainer = trainer(rank, world_size, epoch)
         module.setup()
         return module
 
@@ -286,12 +291,7 @@ def augmented(monkeypatch):
         module = FashionMNISTDataModule(
             **{"source": "synthetic", "val_size": 0, "augmentation": {"flip": True, "shift": 1}, **options}
         )
-        module.trainer = SimpleNamespace(
-            world_size=world_size,
-            global_rank=rank,
-            current_epoch=epoch,
-            strategy=SimpleNamespace(root_device=torch.device("cpu")),
-        )
+        module.trainer = trainer(rank, world_size, epoch)
         module.setup()
         module.batches_done = batches_done
         batches = list(module.train_dataloader())
