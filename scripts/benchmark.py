@@ -7,26 +7,32 @@
     uv run python scripts/benchmark.py --contenders bare fmnist_lit --variant "trainer.steps_per_batch=1"
 
 An epoch is training on the 60,000 images in a new order and evaluating the 10,000 test images; 784-512-512-10 with
-ReLU, cross entropy, SGD with lr 1e-3. The contenders (scripts/reference_loops.py) take turns in one process, forwards
-and then backwards through their list; the first round warms them up and is not counted. A contender whose package is
-missing is left out, with a line that says so. The data is what data=auto finds, through FMNIST_DATA_DIR or in data/.
+ReLU, cross entropy, SGD with lr 1e-3. The contenders (scripts/reference_loops.py) take turns, forwards and then
+backwards through their list; the first round warms them up and is not counted. Each has a process of its own, which
+rests between its turns: in one process, the OpenMP threads of one would make those of another wait in the kernel. A
+contender whose package is missing is left out, with a line that says so. The data is what data=auto finds, through
+FMNIST_DATA_DIR or in data/.
 """
 
 import argparse
+import multiprocessing
 import os
 import re
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from importlib import metadata
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
+from typing import Self
 
 import torch
-from reference_loops import Setting, bare, fmnist_lit, jax, matmul, sklearn, template, tutorial
+from reference_loops import Lap, Setting, bare, fmnist_lit, jax, matmul, sklearn, template, tutorial
 
 from fmnist_lit.provenance import commit
 
@@ -41,57 +47,93 @@ GROWTH = {
 
 @dataclass
 class Contender:
-    """A loop in a setting, what its turns took (seconds an epoch) and the test accuracy after the last."""
+    """A loop in a process of its own, what its turns took (seconds an epoch) and the test accuracy after the last."""
 
     name: str
-    loop: Iterator[float]
-    device: str
-    matmul_precision: str  # a global of torch's, but what one contender chooses must not reach the others
+    process: BaseProcess
+    pipe: Connection
     seconds: list[float] = field(default_factory=list)
     accuracy: float = float("nan")
+
+    @classmethod
+    def start(cls, name: str, setting: Setting) -> Self:
+        """Start the loop and wait until it could begin its first epoch.
+
+        Raises:
+            ImportError: a package that it needs is missing.
+        """
+        ours, theirs = multiprocessing.Pipe()
+        process = multiprocessing.get_context("spawn").Process(
+            target=run, args=(LOOPS[name.split()[0]], setting, torch.get_num_threads(), theirs), daemon=True
+        )
+        process.start()
+        theirs.close()
+        contender = cls(name, process, ours)
+        contender.wait()
+        return contender
+
+    def wait(self) -> None:
+        answer = self.pipe.recv()
+        if isinstance(answer, Exception):
+            raise answer
+        self.accuracy = answer
+
+    def take_turn(self, epochs: int) -> None:
+        start = time.perf_counter()
+        for _ in range(epochs):
+            self.pipe.send("go")
+            self.wait()
+        self.seconds.append((time.perf_counter() - start) / epochs)
 
     @property
     def median(self) -> float:
         return statistics.median(self.seconds)
 
-    def take_turn(self, epochs: int) -> None:
-        torch.set_float32_matmul_precision(self.matmul_precision)
-        self.synchronize()
-        start = time.perf_counter()
-        for _ in range(epochs):
-            self.accuracy = next(self.loop)
-        self.synchronize()
-        self.seconds.append((time.perf_counter() - start) / epochs)
-        self.matmul_precision = torch.get_float32_matmul_precision()
+    def stop(self) -> None:
+        self.pipe.close()
+        self.process.join()
 
-    def synchronize(self) -> None:
-        if self.device == "cuda":
+
+def run(loop: Callable[[Setting, Lap], None], setting: Setting, num_threads: int, pipe: Connection) -> None:
+    """The process of a contender: say that an epoch is over, wait for the word to start the next."""
+    torch.set_num_threads(num_threads)
+
+    def lap(accuracy: float) -> None:
+        if setting.device == "cuda":
             torch.cuda.synchronize()
+        pipe.send(accuracy)
+        try:
+            pipe.recv()
+        except EOFError:  # nobody asks for more
+            sys.exit()
+
+    try:
+        loop(setting, lap)
+    except Exception as error:
+        pipe.send(error)
 
 
-def measure(settings: dict[str, Setting], epochs: int, repeats: int) -> dict[str, Contender]:
+def measure(settings: dict[str, Setting], epochs: int, repeats: int) -> list[Contender]:
     """Let contenders take turns of ``epochs`` epochs: one that is not counted, then ``repeats`` that are.
 
     What follows a space in a name tells variants of one contender apart.
     """
-    default = torch.get_float32_matmul_precision()
-    contenders: dict[str, Contender] = {}
+    contenders = []
     with ExitStack() as stack:
         for name, setting in settings.items():
-            loop = stack.enter_context(closing(LOOPS[name.split()[0]](setting)))
-            contender = Contender(name, loop, setting.device, default)
             try:
-                contender.take_turn(epochs)
+                contender = Contender.start(name, setting)
             except ImportError as error:
                 print(f"skipping {name}: {error}", flush=True)
                 continue
+            stack.callback(contender.stop)
+            contender.take_turn(epochs)
             contender.seconds.clear()
-            contenders[name] = contender
+            contenders.append(contender)
         for turn in range(repeats):
-            for contender in list(contenders.values())[:: -1 if turn % 2 else 1]:
+            for contender in contenders[:: -1 if turn % 2 else 1]:
                 contender.take_turn(epochs)
                 print(f"{turn + 1}/{repeats} {contender.name}: {contender.seconds[-1]:.3f} s", file=sys.stderr)
-    torch.set_float32_matmul_precision(default)
     return contenders
 
 
@@ -99,7 +141,7 @@ def compare(setting: Setting, names: Sequence[str], args: argparse.Namespace) ->
     """All contenders side by side: a table, and a picture in ``args.output``."""
     settings = dict.fromkeys(names, setting)
     settings |= {f"fmnist_lit {more}": replace(setting, overrides=tuple(more.split())) for more in args.variant}
-    contenders = measure(settings, args.epochs, args.repeats).values()
+    contenders = measure(settings, args.epochs, args.repeats)
     medians = {c.name: c.median for c in contenders}
     base, ours = (medians.get(name, float("nan")) for name in ("bare", "fmnist_lit"))
     width = max(len(name) for name in [*medians, "contender"])
@@ -132,7 +174,7 @@ def grow(setting: Setting, names: Sequence[str], args: argparse.Namespace) -> st
         medians = []
         for value in values:
             results = measure(dict.fromkeys(names, replace(setting, **{size: value})), args.epochs, args.repeats)
-            medians.append([results[name].median for name in names])
+            medians.append([contender.median for contender in results])
             lines.append(f"{size.replace('_', ' '):22}{value:10,}{''.join(f'{m:12.3f}' for m in medians[-1])}")
         if plt:
             panels[index].loglog(values, medians, "o-", label=names)

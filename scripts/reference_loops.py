@@ -1,20 +1,19 @@
 """The loops that scripts/benchmark.py measures, each written the way its people write it.
 
-A contender is a generator: each ``next()`` trains one epoch on all training images in a new order, evaluates all test
-images and yields the test accuracy. The first ``next()`` also prepares, imports and compiles; it is not to be counted.
-All of them train the same network on the same images: Flatten, Linear and ReLU twice, Linear; cross entropy; plain SGD.
+A contender is a function of a setting and of ``lap``, to be run in a process of its own. It prepares itself, and then
+calls ``lap(accuracy)`` before every epoch, with the test accuracy of the last; ``lap`` returns when the next may start
+and leaves with SystemExit when there is none. An epoch trains on all training images in a new order and evaluates all
+test images. All contenders train the same network on the same images: Flatten, Linear and ReLU twice, Linear; cross
+entropy; plain SGD.
 """
 
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from pathlib import Path
-from threading import Semaphore
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -37,6 +36,9 @@ LR = 1e-3
 EVAL_BATCH_SIZE = 2000
 DATA_DIR = os.environ.get("FMNIST_DATA_DIR", "data")
 CONF = Path(__file__).parents[1] / "conf"
+UNKNOWN = float("nan")  # the accuracy before the first epoch
+
+Lap = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -79,14 +81,16 @@ class Setting:
         return nn.Sequential(*layers).to(self.device)
 
 
-def bare(setting: Setting) -> Iterator[float]:
+def bare(setting: Setting, lap: Lap) -> None:
     """A plain loop over tensors in memory: no item, no copy and no number leaves the device before the epoch ends."""
     model = setting.model()
     optimizer = torch.optim.SGD(model.parameters(), lr=LR, fused=True)
     images, labels = setting.rows("train")
     test_batches = list(zip(*(rows.split(EVAL_BATCH_SIZE) for rows in setting.rows("test")), strict=True))
     autocast = torch.autocast(setting.device, torch.bfloat16, enabled=setting.precision == "bf16-mixed")
+    accuracy = UNKNOWN
     while True:
+        lap(accuracy)
         loss_sum, correct = torch.zeros(2, device=setting.device)
         for rows in torch.randperm(len(labels), device=setting.device).split(setting.batch_size):
             x, y = images.index_select(0, rows), labels.index_select(0, rows)  # a quarter of the time of images[rows]
@@ -105,10 +109,10 @@ def bare(setting: Setting) -> Iterator[float]:
                 test_loss += F.cross_entropy(logits, y) * len(y)
                 test_correct += (logits.argmax(dim=1) == y).sum()
         figures = torch.stack([loss_sum, correct, test_loss, test_correct]).tolist()
-        yield figures[-1] / sum(len(y) for _, y in test_batches)
+        accuracy = figures[-1] / sum(len(y) for _, y in test_batches)
 
 
-def fmnist_lit(setting: Setting) -> Iterator[float]:
+def fmnist_lit(setting: Setting, lap: Lap) -> None:
     """``python -m fmnist_lit experiment=tutorial data.shuffle=true``, with all that a user gets: TensorBoard,
     metrics.csv, train.log, checkpoints, metrics.
     """
@@ -138,16 +142,18 @@ def fmnist_lit(setting: Setting) -> Iterator[float]:
         cfg.total_steps = project.count_steps(cfg, datamodule)
         torch.manual_seed(0)
         classifier = project.make_classifier(cfg, instantiate(cfg.model), datamodule)
-        for _ in epochs_of_fit(trainer, classifier, datamodule):
-            yield classifier.metrics["accuracy/test"]
+        trainer.callbacks.append(Laps(lap, lambda: classifier.metrics.get("accuracy/test", UNKNOWN)))
+        trainer.fit(classifier, datamodule)
 
 
-def tutorial(setting: Setting) -> Iterator[float]:
+def tutorial(setting: Setting, lap: Lap) -> None:
     """The optimisation tutorial's train loop and test loop, without their print."""
     train_batches, test_batches = loader(setting, "train"), loader(setting, "test")
     model, loss_fn = setting.model(), nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+    accuracy = UNKNOWN
     while True:
+        lap(accuracy)
         model.train()
         for batch, (images, labels) in enumerate(train_batches):
             images, labels = images.to(setting.device), labels.to(setting.device)
@@ -165,10 +171,10 @@ def tutorial(setting: Setting) -> Iterator[float]:
                 logits = model(images)
                 test_loss += loss_fn(logits, labels).item()
                 correct += (logits.argmax(1) == labels).type(torch.float).sum().item()
-        yield correct / len(test_batches.dataset)
+        accuracy = correct / len(test_batches.dataset)
 
 
-def template(setting: Setting) -> Iterator[float]:
+def template(setting: Setting, lap: Lap) -> None:
     """Lightning the way the popular templates use it: DataLoader, torchmetrics and self.log at every step."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
@@ -182,8 +188,8 @@ def template(setting: Setting) -> Iterator[float]:
             num_sanity_val_steps=0,
         )
         module = TemplateModule(setting.model().cpu())
-        for _ in epochs_of_fit(trainer, module, loader(setting, "train"), loader(setting, "test")):
-            yield float(trainer.callback_metrics["val/acc"])
+        trainer.callbacks.append(Laps(lap, lambda: float(trainer.callback_metrics.get("val/acc", UNKNOWN))))
+        trainer.fit(module, loader(setting, "train"), loader(setting, "test"))
 
 
 class TemplateModule(LightningModule):
@@ -218,7 +224,7 @@ class TemplateModule(LightningModule):
         self.step("val", batch)
 
 
-def jax(setting: Setting) -> Iterator[float]:
+def jax(setting: Setting, lap: Lap) -> None:
     """An epoch jitted as one scan over its batches."""
     os.environ["NPROC"] = str(torch.get_num_threads())  # the size of XLA's thread pool
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
@@ -256,12 +262,14 @@ def jax(setting: Setting) -> Iterator[float]:
             sums = jax.tree.map(jnp.add, sums, rest)
         return params, sums, loss_and_correct(params, test_images, test_labels)
 
-    for key in jax.random.split(jax.random.key(0), setting.total_epochs):
+    accuracy = UNKNOWN
+    for key in jax.random.split(jax.random.key(0), setting.total_epochs + 1):
+        lap(accuracy)
         params, _, (_, correct) = jax.block_until_ready(epoch(params, key, *data))
-        yield float(correct) / len(data[-1])
+        accuracy = float(correct) / len(data[-1])
 
 
-def sklearn(setting: Setting) -> Iterator[float]:
+def sklearn(setting: Setting, lap: Lap) -> None:
     """scikit-learn's MLPClassifier with plain SGD, from its own (larger) initial weights; on the CPU only."""
     from sklearn.neural_network import MLPClassifier
     from threadpoolctl import threadpool_limits
@@ -273,18 +281,20 @@ def sklearn(setting: Setting) -> Iterator[float]:
     sizes = (setting.hidden_size, setting.hidden_size)
     options = {"solver": "sgd", "momentum": 0.0, "alpha": 0.0, "learning_rate_init": LR, "random_state": 0}
     model = MLPClassifier(sizes, batch_size=setting.batch_size, **options)
-    while True:
-        with threadpool_limits(torch.get_num_threads(), "blas"):
+    accuracy = UNKNOWN
+    with threadpool_limits(torch.get_num_threads(), "blas"):
+        while True:
+            lap(accuracy)
             model.partial_fit(images, labels, classes=range(10))
             accuracy = model.score(test_images, test_labels)
-        yield accuracy
 
 
-def matmul(setting: Setting) -> Iterator[float]:
+def matmul(setting: Setting, lap: Lap) -> None:
     """The matrix products of an epoch and nothing else, at torch's own rate."""
     images, test_images = setting.rows("train")[0], setting.rows("test")[0]
     w1, w2, w3 = (layer.weight.detach() for layer in setting.model() if isinstance(layer, nn.Linear))
     while True:
+        lap(UNKNOWN)
         with torch.inference_mode():
             for x in images.split(setting.batch_size):
                 h1 = x @ w1.T
@@ -297,7 +307,6 @@ def matmul(setting: Setting) -> Iterator[float]:
                 grad1.T @ x
             for x in test_images.split(EVAL_BATCH_SIZE):
                 x @ w1.T @ w2.T @ w3.T
-        yield float("nan")
 
 
 class Images(Dataset):
@@ -318,44 +327,16 @@ def loader(setting: Setting, split: str) -> DataLoader:
     return DataLoader(Images(*setting.images(split)), batch_size=setting.batch_size, shuffle=split == "train")
 
 
-class Gate(Callback):
-    """Holds a fit at the start of every epoch until it may pass.
+class Laps(Callback):
+    """Calls ``lap`` at the start of every epoch of a fit.
 
-    Between two passes lies everything that belongs to one epoch and nothing else: all batches with all hooks, the
+    Between two laps lies everything that belongs to one epoch and nothing else: all batches with all hooks, the
     evaluation, the metrics, what the loggers write, the checkpoint, and the Trainer's own work around them; not the
     set-up and the teardown of the fit.
     """
 
-    def __init__(self) -> None:
-        self.arrived, self.may_pass, self.closed = Semaphore(0), Semaphore(0), False
+    def __init__(self, lap: Lap, accuracy: Callable[[], float]) -> None:
+        self.lap, self.accuracy = lap, accuracy
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self.arrived.release()
-        self.may_pass.acquire()
-        if self.closed:
-            raise GateClosed
-
-
-class GateClosed(Exception):
-    """Ends a fit whose epochs nobody asks for any more."""
-
-
-def epochs_of_fit(trainer: Trainer, *fit_arguments: object) -> Iterator[None]:
-    """Run a fit, which owns its loop, as a generator of epochs: in a thread that rests between them."""
-    gate = Gate()
-    trainer.callbacks.append(gate)
-    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=[torch.get_num_threads()]) as thread:
-        fit = thread.submit(trainer.fit, *fit_arguments)
-        fit.add_done_callback(lambda _: gate.arrived.release())
-        try:
-            for epoch in count():
-                gate.arrived.acquire()
-                if fit.done():
-                    break
-                if epoch:
-                    yield
-                gate.may_pass.release()
-            fit.result()  # or what went wrong in it
-        finally:
-            gate.closed = True
-            gate.may_pass.release()
+        self.lap(self.accuracy())
