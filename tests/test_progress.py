@@ -2,6 +2,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from fmnist_lit.progress import ProgressBar
 
@@ -17,3 +18,9 @@ def test_bar_counts_batches_and_epochs_from_one():
     bar._trainer = SimpleNamespace(datamodule=SimpleNamespace(batches_per_epoch=313), max_epochs=2)
     assert bar.total_train_batches == 313
     assert bar._get_train_description(0) == "epoch 1/2"
+
+
+def test_bar_shows_the_loss_of_the_last_chunk():
+    trainer = SimpleNamespace(loggers=[], progress_bar_metrics={"v_num": 1})
+    metrics = ProgressBar().get_metrics(trainer, SimpleNamespace(progress=SimpleNamespace(loss=torch.tensor(0.4567))))
+    assert metrics["loss"] == "0.457"

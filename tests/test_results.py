@@ -1,11 +1,13 @@
 import importlib.util
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+RESULTS = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +20,16 @@ def make_results() -> ModuleType:
 
 
 def test_results_are_what_the_script_makes_of_the_results_files(make_results):
-    assert (ROOT / "RESULTS.md").read_text(encoding="utf-8") == make_results.render()
+    assert make_results.render() == RESULTS
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
+def test_readme_quotes_the_results(page):
+    quoted = re.findall(r"`experiment=(\w+)` \| (\d.*?) %", (ROOT / page).read_text(encoding="utf-8"))
+    assert {name for name, _ in quoted} == {"fastest_88", "fastest_90", "best_mlp"}
+    for name, accuracy in quoted:
+        assert f"| `{name}` | {accuracy} |" in RESULTS
+        assert f"Measured: {accuracy} % test accuracy" in (ROOT / "conf" / "experiment" / f"{name}.yaml").read_text()
 
 
 def test_figures_are_means_and_sample_standard_deviations(make_results, tmp_path):

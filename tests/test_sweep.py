@@ -68,6 +68,23 @@ def warnings_about(summary: Summary, word: str) -> list[str]:
     return [warning for warning in summary.verdict.warnings if word in warning]
 
 
+def test_seeds_without_validation_are_averaged_on_the_test_set(sweep):
+    for seed, accuracy in enumerate((0.90, 0.91, 0.95)):
+        sweep.add(f"seed={seed}", seed=seed, test_accuracy=accuracy)
+    headline = sweep.summarize().verdict.headline
+    assert headline.startswith("Nothing is ranked: no job has a validation accuracy")
+    assert headline.endswith("Test accuracy: 92.00 ± 2.65 % (mean ± standard deviation of 3 seeds).")
+
+
+def test_the_test_set_does_not_choose_where_there_is_no_validation(sweep):
+    for lr, accuracy in (("1e-3", 0.90), ("1e-2", 0.95)):
+        sweep.add(f"optimizer.lr={lr}", test_accuracy=accuracy)
+    verdict = sweep.summarize().verdict
+    assert verdict.headline.startswith("Nothing is ranked")
+    assert "Test accuracy" not in verdict.headline
+    assert verdict.command is None
+
+
 def test_ranks_by_validation_accuracy_never_by_test(sweep):
     sweep.add("optimizer.lr=1e-3", val=0.80, test_accuracy=0.99, test_loss=0.01)
     sweep.add("optimizer.lr=1e-2", val=0.90, test_accuracy=0.70, test_loss=9.0)

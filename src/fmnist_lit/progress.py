@@ -26,5 +26,8 @@ class ProgressBar(RichProgressBar):
     ) -> None:
         super().on_train_batch_end(trainer, module, outputs, chunk, module.progress.batches - 1)
 
+    def get_metrics(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
+        return {**super().get_metrics(trainer, module), "loss": f"{float(module.progress.loss):.3f}"}
+
     def _get_train_description(self, current_epoch: int) -> str:
         return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"

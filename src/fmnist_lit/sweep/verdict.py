@@ -4,6 +4,7 @@ import itertools
 import math
 import re
 import shlex
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +41,7 @@ def judge(table: Table) -> Verdict:
             "No ranking: the jobs ran on different data sets, whose figures do not compare.", None, tuple(warnings)
         )
     if not table.ranked:
-        return Verdict("No job has completed with a validation accuracy so far.", None, tuple(warnings))
+        return Verdict(without_ranking(table), None, tuple(warnings))
     best = table.ranked[0]
     warnings += [*seed_warnings(best), *edge_warnings(table), *noise_warnings(table)]
     name = describe(best.settings)
@@ -52,6 +53,21 @@ def judge(table: Table) -> Verdict:
     seeds = f" (mean ± standard deviation of {best.n} seeds)" if best.n > 1 else ""
     headline = f"{f'Best: {name} with' if name else 'The only configuration has'} {' and '.join(figures)}{seeds}."
     return Verdict(headline, rerun(best), tuple(warnings))
+
+
+def without_ranking(table: Table) -> str:
+    """Why nothing is ranked; and the mean test accuracy, if nothing but the seed varies."""
+    completed = [job for job in table.jobs if job.status == "completed"]
+    if not completed:
+        return "No job has completed so far."
+    text = "Nothing is ranked: no job has a validation accuracy (see data.val_size), and the test set does not choose."
+    accuracies = [figure for job in completed if (figure := job.figure("test_accuracy")) is not None]
+    if table.parameters or not accuracies:
+        return text
+    if len(accuracies) == 1:
+        return f"{text} Test accuracy: {percent(accuracies[0])}."
+    figure = percent(statistics.fmean(accuracies), statistics.stdev(accuracies))
+    return f"{text} Test accuracy: {figure} (mean ± standard deviation of {len(accuracies)} seeds)."
 
 
 def rerun(group: Group) -> str:
