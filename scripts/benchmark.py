@@ -170,6 +170,7 @@ def grow(setting: Setting, names: Sequence[str], args: argparse.Namespace) -> st
     panels = []
     if plt := args.output and pyplot():
         figure, panels = plt.subplots(1, len(GROWTH), figsize=(12, 4), layout="constrained", sharey=True)
+        figure.get_layout_engine().set(wspace=0.06)
     for index, (size, values) in enumerate(GROWTH.items()):
         medians = []
         for value in values:
