@@ -54,7 +54,7 @@ def take_up(sweep_dir: Path) -> dict[str, Any]:
     words = shlex.split(json.loads((sweep_dir / "sweep.json").read_text())["command"])
     return {
         "command": shlex.join(word for word in words if not word.startswith("hydra.")),
-        "is_study": bool(table.parameters),
+        "is_study": bool(table.parameters) or any(word.startswith("study=") for word in words),
         "jobs": len(table.jobs),
         "seconds": round(sum(job.figure("seconds") or 0 for job in jobs), 1),
         "best": describe(best.settings) if best and table.parameters else "",

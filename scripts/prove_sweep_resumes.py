@@ -32,6 +32,7 @@ INTERRUPTIONS = ((signal.SIGKILL, 5), (signal.SIGINT, 12), (signal.SIGTERM, 19))
 
 
 def main(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     whole, broken = folder / "whole", folder / "broken"
     show("uninterrupted", sweep(whole))
     finished: dict[str, dict[Path, tuple[str, int]]] = {}
@@ -136,10 +137,18 @@ def without_times(file: Path) -> str:
     if file.suffix == ".csv":
         return str([{**row, "seconds": ""} for row in csv.DictReader(file.read_text().splitlines())])
     text = file.read_text().replace(file.parent.name, "NAME")
-    text = re.sub(r"base64,[^\"]+", "", text)
-    text = re.sub(r'data-number="[\d.]+">[\d.]+</td>(?=<td>)', "", text)  # seconds: the last number before the folder
-    text = re.sub(r"\| +[\d.]+ (?=\| *[^|]*=[^|]*\|)", "", text)  # the same in Markdown
-    return re.sub(r"[ -]+", " ", text)
+    if file.suffix == ".html":
+        text = re.sub(r"base64,[^\"]+", "", text)
+        return re.sub(r'data-number="[\d.]+">[\d.]+</td>(?=<td>)', "", text)  # the last number before the folder
+    lines, seconds = [], None
+    for line in re.sub(r"[ -]+", " ", text).splitlines():
+        cells = line.split("|")
+        if " seconds " in cells:
+            seconds = cells.index(" seconds ")
+        elif len(cells) > 1:  # a row of the table below that header
+            cells[seconds] = ""
+        lines.append("|".join(cells))
+    return "\n".join(lines)
 
 
 def show(what: str, ended: tuple[int, str | None]) -> None:

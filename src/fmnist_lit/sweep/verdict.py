@@ -173,7 +173,7 @@ def noise_warnings(table: Table) -> Iterator[str]:
             close.append((other, behind, error, source))
     if close:
         other, behind, error, source = close[0]
-        more = f" {len(close) - 1} more are as close." if len(close) > 1 else ""
+        more = {1: "", 2: " 1 more is as close."}.get(len(close), f" {len(close) - 1} more are as close.")
         yield (
             f"Within noise: {describe(other.settings)} is {100 * behind:.2f} points behind, and the standard error of "
             f"that difference is {100 * error:.2f} points ({source}).{more}"
