@@ -178,9 +178,11 @@ def test_signal_to_the_command_interrupts_it(configure, tmp_path, signum, code, 
     """Alone, as by kill, or to the ranks too, as by Ctrl-C in a terminal."""
 
     def send() -> None:
-        until(lambda: (tmp_path / "run" / "metrics.csv").exists())
-        for pid in [os.getpid(), *(rank.pid for rank in multiprocessing.active_children() if to_ranks)]:
-            os.kill(pid, signum)
+        try:
+            until(lambda: (tmp_path / "run" / "metrics.csv").exists())
+        finally:  # or the run would never end
+            for pid in [os.getpid(), *(rank.pid for rank in multiprocessing.active_children() if to_ranks)]:
+                os.kill(pid, signum)
 
     thread = threading.Thread(target=send)
     thread.start()
