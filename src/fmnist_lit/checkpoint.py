@@ -17,6 +17,9 @@ from fmnist_lit.config import ConfigError
 from fmnist_lit.files import link_durably, write_durably
 from fmnist_lit.signals import stop_request
 
+MARKED_AS_FOLDER = (
+    0x10  # in the attributes of a zip's entry, under no checksum; torch would read such an entry as empty
+)
 OUR_KEYS = ("state_dict", "hyper_parameters", "loops")
 
 
@@ -32,7 +35,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         with zipfile.ZipFile(path) as archive:  # torch writes checksums and does not check them
-            if (damaged := archive.testzip()) is not None:
+            folders = (entry.filename for entry in archive.infolist() if entry.external_attr & MARKED_AS_FOLDER)
+            if (damaged := archive.testzip() or next(folders, None)) is not None:
                 raise ValueError(f"{damaged} in it is damaged")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
