@@ -17,9 +17,7 @@ from fmnist_lit.config import ConfigError
 from fmnist_lit.files import link_durably, write_durably
 from fmnist_lit.signals import stop_request
 
-MARKED_AS_FOLDER = (
-    0x10  # in the attributes of a zip's entry, under no checksum; torch would read such an entry as empty
-)
+MARKED_AS_FOLDER = 0x10  # in the attributes of a zip entry, under no checksum; torch reads other content then
 OUR_KEYS = ("state_dict", "hyper_parameters", "loops")
 
 
