@@ -4,7 +4,6 @@ import itertools
 import math
 import re
 import shlex
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,8 +49,9 @@ def judge(table: Table) -> Verdict:
         for split, words in (("val", "validation"), ("test", "test"))
         if best.mean(f"{split}_accuracy") is not None
     ]
-    seeds = f" (mean ± standard deviation of {best.n} seeds)" if best.n > 1 else ""
-    headline = f"{f'Best: {name} with' if name else 'The only configuration has'} {' and '.join(figures)}{seeds}."
+    headline = (
+        f"{f'Best: {name} with' if name else 'The only configuration has'} {' and '.join(figures)}{of_seeds(best)}."
+    )
     return Verdict(headline, rerun(best), tuple(warnings))
 
 
@@ -61,13 +61,16 @@ def without_ranking(table: Table) -> str:
     if not completed:
         return "No job has completed so far."
     text = "Nothing is ranked: no job has a validation accuracy (see data.val_size), and the test set does not choose."
-    accuracies = [figure for job in completed if (figure := job.figure("test_accuracy")) is not None]
-    if table.parameters or not accuracies:
+    if table.parameters:
         return text
-    if len(accuracies) == 1:
-        return f"{text} Test accuracy: {percent(accuracies[0])}."
-    figure = percent(statistics.fmean(accuracies), statistics.stdev(accuracies))
-    return f"{text} Test accuracy: {figure} (mean ± standard deviation of {len(accuracies)} seeds)."
+    alike = Group({}, completed, list({identity(job.value(SEED)): job for job in completed}.values()))  # one a seed
+    mean, std = alike.mean("test_accuracy"), alike.std("test_accuracy")
+    return text if mean is None else f"{text} Test accuracy: {percent(mean, std)}{of_seeds(alike)}."
+
+
+def of_seeds(group: Group) -> str:
+    """What a mean is over, where it is one."""
+    return f" (mean ± standard deviation of {group.n} seeds)" if group.n > 1 else ""
 
 
 def rerun(group: Group) -> str:
