@@ -1,7 +1,7 @@
 """What an epoch costs here and elsewhere: this project beside a bare loop, the tutorial, a template, JAX, scikit-learn.
 
-    uv run --with jax,scikit-learn,matplotlib python scripts/benchmark.py --batch-size 64 512 --output docs
-    uv run --with matplotlib python scripts/benchmark.py --growth --output docs
+    uv run --with jax,scikit-learn python scripts/benchmark.py --batch-size 64 512 --output outputs/benchmark
+    uv run python scripts/benchmark.py --growth --output outputs/benchmark
     uv run python scripts/benchmark.py --contenders bare fmnist_lit --threads 1
     uv run python scripts/benchmark.py --contenders bare fmnist_lit --batch-size 512 --precision bf16-mixed
     uv run python scripts/benchmark.py --contenders bare fmnist_lit --variant "trainer.steps_per_batch=1"
@@ -28,9 +28,9 @@ from importlib import metadata
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import ModuleType
 from typing import Self
 
+import matplotlib.pyplot as plt
 import torch
 from reference_loops import Lap, Setting, bare, fmnist_lit, jax, matmul, sklearn, template, tutorial
 
@@ -151,7 +151,7 @@ def compare(setting: Setting, names: Sequence[str], args: argparse.Namespace) ->
         accuracy = "" if c.accuracy != c.accuracy else f"{100 * c.accuracy:14.2f} %"
         seconds = f"{c.median:9.3f}{min(c.seconds):9.3f}{max(c.seconds):9.3f}"
         lines.append(f"{c.name:{width}}{seconds}{c.median / base:9.3f}{c.median / ours:15.3f}{accuracy}")
-    if plt := args.output and pyplot():
+    if args.output:
         figure, axes = plt.subplots(figsize=(8, 1 + 0.4 * len(medians)), layout="constrained")
         spread = [[c.median - min(c.seconds), max(c.seconds) - c.median] for c in contenders]
         colors = ["C1" if name.startswith("fmnist_lit") else "C0" for name in medians]
@@ -168,7 +168,7 @@ def grow(setting: Setting, names: Sequence[str], args: argparse.Namespace) -> st
     """How the cost of an epoch grows with one size at a time: a table, and a picture in ``args.output``."""
     lines = [f"{f'{setting.precision}, seconds an epoch':32}{''.join(f'{name:>12}' for name in names)}"]
     panels = []
-    if plt := args.output and pyplot():
+    if args.output:
         figure, panels = plt.subplots(1, len(GROWTH), figsize=(12, 4), layout="constrained", sharey=True)
         figure.get_layout_engine().set(wspace=0.06)
     for index, (size, values) in enumerate(GROWTH.items()):
@@ -177,7 +177,7 @@ def grow(setting: Setting, names: Sequence[str], args: argparse.Namespace) -> st
             results = measure(dict.fromkeys(names, replace(setting, **{size: value})), args.epochs, args.repeats)
             medians.append([contender.median for contender in results])
             lines.append(f"{size.replace('_', ' '):22}{value:10,}{''.join(f'{m:12.3f}' for m in medians[-1])}")
-        if plt:
+        if args.output:
             panels[index].loglog(values, medians, "o-", label=names)
             panels[index].set(xlabel=size.replace("_", " "), ylabel="seconds an epoch" if index == 0 else "")
             panels[index].set_xticks(values, [f"{value:,}" for value in values])
@@ -187,19 +187,6 @@ def grow(setting: Setting, names: Sequence[str], args: argparse.Namespace) -> st
             panels[index].legend()
             figure.savefig(args.output / "benchmark_growth.png", dpi=150)
     return "\n".join(lines)
-
-
-def pyplot() -> ModuleType | None:
-    """Matplotlib's pyplot, drawing to files, if it is installed."""
-    try:
-        import matplotlib
-    except ImportError:
-        print("no picture: matplotlib is not installed")
-        return None
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt
 
 
 def circumstances(setting: Setting) -> str:
