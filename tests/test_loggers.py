@@ -140,6 +140,20 @@ def test_tensorboard_has_no_point_double_after_resuming(events, tmp_path):
     assert [step for step, _ in points(accumulator, "loss/train")] == [1, 2, 3]
 
 
+def test_tensorboard_has_no_point_double_where_only_the_test_is_left_to_resume(events, tmp_path, monkeypatch):
+    def kill(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    with monkeypatch.context() as killed:
+        killed.setattr("fmnist_lit.train.log_hyperparameters", kill)
+        pytest.raises(KeyboardInterrupt, events, "trainer.max_epochs=2")
+    accumulator = events("trainer.max_epochs=2", f"ckpt_path='{checkpoint}'")
+    assert [step for step, _ in points(accumulator, "loss/train")] == [1, 2]
+    for tag in ("accuracy/test", "loss/test"):
+        assert [step for step, _ in points(accumulator, tag)] == [2]
+
+
 @pytest.mark.parametrize("logger", ["csv", "tensorboard", "console", "default"])
 def test_each_logger_alone_trains(configure, tmp_path, logger):
     train(configure(f"logger={logger}"))

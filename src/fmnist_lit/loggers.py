@@ -71,7 +71,8 @@ class TensorBoardLogger(LightningTensorBoardLogger):
     """Lightning's, straight into the run folder, with epochs on the x-axis.
 
     When the folder holds events already, those of the first epoch logged and later are declared void, so that a run
-    which is resumed leaves no point double.
+    which is resumed leaves no point double. A test cannot void what its epoch logged at the same step: where all that a
+    resumed run has left to do is its test, points of an earlier attempt at it stand.
     """
 
     def __init__(self, run_dir: str | Path) -> None:
@@ -81,16 +82,30 @@ class TensorBoardLogger(LightningTensorBoardLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if not self.earlier_events_void and len(list(Path(self.log_dir).glob("events.out.tfevents.*"))) > 1:
-            from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-
-            # what SummaryWriter(purge_step=…) does; but Lightning makes the writer before the step is known
-            void_from = step if "accuracy/train" in metrics else step + 1  # a test follows its epoch
-            restart = SessionLog(status=SessionLog.START)
-            self.experiment.file_writer.add_event(Event(step=void_from, file_version="brain.Event:2"))
-            self.experiment.file_writer.add_event(Event(step=void_from, session_log=restart))
+            if "accuracy/train" in metrics:
+                self.void_from(step)
+            else:
+                self.void_from(step + 1)
+                shown = self.tags_at(step)
+                metrics = {tag: value for tag, value in metrics.items() if tag not in shown}
         self.earlier_events_void = True
         super().log_metrics(metrics, step)
         self.experiment.flush()
+
+    def void_from(self, step: int) -> None:
+        """What SummaryWriter(purge_step=…) does; but Lightning makes the writer before the step is known."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+        restart = SessionLog(status=SessionLog.START)
+        self.experiment.file_writer.add_event(Event(step=step, file_version="brain.Event:2"))
+        self.experiment.file_writer.add_event(Event(step=step, session_log=restart))
+
+    def tags_at(self, step: int) -> set[str]:
+        """The tags of which the folder's events hold a point at ``step``."""
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        events = EventAccumulator(self.log_dir).Reload()
+        return {tag for tag in events.Tags()["scalars"] if any(event.step == step for event in events.Scalars(tag))}
 
     @rank_zero_only
     def log_hyperparams(
