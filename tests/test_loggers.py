@@ -147,7 +147,8 @@ def test_tensorboard_has_no_point_double_where_only_the_test_is_left_to_resume(e
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
     with monkeypatch.context() as killed:
         killed.setattr("fmnist_lit.train.log_hyperparameters", kill)
-        pytest.raises(KeyboardInterrupt, events, "trainer.max_epochs=2")
+        with pytest.raises(KeyboardInterrupt):
+            events("trainer.max_epochs=2")
     accumulator = events("trainer.max_epochs=2", f"ckpt_path='{checkpoint}'")
     assert [step for step, _ in points(accumulator, "loss/train")] == [1, 2]
     for tag in ("accuracy/test", "loss/test"):
