@@ -329,7 +329,7 @@ def test_completed_run_goes_on_to_a_higher_number_of_epochs(start):
 
 
 def test_best_checkpoint_of_an_epoch_that_is_done_again_is_not_taken_for_an_earlier_one(start):
-    spoiling = ("optimizer=adam", "scheduler=exponential", "scheduler.gamma=20", "data.batch_size=16")
+    spoiling = ("optimizer=adam", "scheduler=exponential", "scheduler.gamma=1e4", "data.batch_size=16")
     parts = start("parts", *spoiling, stop=20)  # in the second epoch, the first is the best so far
     last, best = parts / "checkpoints" / "last.ckpt", parts / "checkpoints" / "best.ckpt"
     saved = load_checkpoint(last)
