@@ -9,7 +9,8 @@
 An epoch is training on the 60,000 images in a new order and evaluating the 10,000 test images; 784-512-512-10 with
 ReLU, cross entropy, SGD with lr 1e-3. The contenders (scripts/reference_loops.py) take turns, forwards and then
 backwards through their list; the first round warms them up and is not counted. Each has a process of its own, which
-rests between its turns: in one process, the OpenMP threads of one would make those of another wait in the kernel. A
+rests between its turns: in one process, the OpenMP threads of one would make those of another wait in the kernel. It
+writes to a terminal that nobody sees, so that progress bars are drawn. A
 contender whose package is missing is left out, with a line that says so. The data is what data=auto finds, through
 FMNIST_DATA_DIR or in data/.
 """
@@ -17,12 +18,14 @@ FMNIST_DATA_DIR or in data/.
 import argparse
 import multiprocessing
 import os
+import pty
 import re
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from multiprocessing.connection import Connection
@@ -63,9 +66,10 @@ class Contender:
             ImportError: a package that it needs is missing.
         """
         ours, theirs = multiprocessing.Pipe()
-        process = multiprocessing.get_context("spawn").Process(
-            target=run, args=(LOOPS[name.split()[0]], setting, torch.get_num_threads(), theirs), daemon=True
-        )
+        screen, terminal = pty.openpty()
+        threading.Thread(target=show, args=(screen,), daemon=True).start()
+        args = LOOPS[name.split()[0]], setting, torch.get_num_threads(), theirs, os.ttyname(terminal)
+        process = multiprocessing.get_context("spawn").Process(target=run, args=args, daemon=True)
         process.start()
         theirs.close()
         contender = cls(name, process, ours)
@@ -94,8 +98,16 @@ class Contender:
         self.process.join()
 
 
-def run(loop: Callable[[Setting, Lap], None], setting: Setting, num_threads: int, pipe: Connection) -> None:
+def show(screen: int) -> None:
+    """A terminal in which nobody looks at the progress bars."""
+    with suppress(OSError), open(screen, "rb", buffering=0) as written:  # an OSError where a file would end
+        while written.read(4096):
+            pass
+
+
+def run(loop: Callable[[Setting, Lap], None], setting: Setting, num_threads: int, pipe: Connection, tty: str) -> None:
     """The process of a contender: say that an epoch is over, wait for the word to start the next."""
+    os.dup2(os.open(tty, os.O_RDWR | os.O_NOCTTY), sys.stdout.fileno())
     torch.set_num_threads(num_threads)
 
     def lap(accuracy: float) -> None:

@@ -19,7 +19,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from PIL import Image
 from torch import Tensor, nn
@@ -114,7 +114,7 @@ def bare(setting: Setting, lap: Lap) -> None:
 
 def fmnist_lit(setting: Setting, lap: Lap) -> None:
     """``python -m fmnist_lit experiment=tutorial data.shuffle=true``, with all that a user gets: TensorBoard,
-    metrics.csv, train.log, checkpoints, metrics.
+    metrics.csv, train.log, checkpoints, metrics, a progress bar.
     """
     with tempfile.TemporaryDirectory() as folder:
         overrides = [
@@ -175,15 +175,19 @@ def tutorial(setting: Setting, lap: Lap) -> None:
 
 
 def template(setting: Setting, lap: Lap) -> None:
-    """Lightning the way the popular templates use it: DataLoader, torchmetrics and self.log at every step."""
+    """Lightning the way the popular templates use it: DataLoader, torchmetrics and self.log at every step, a progress
+    bar.
+    """
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             accelerator=setting.device,
             devices=1,
             max_epochs=setting.total_epochs + 1,
             logger=[TensorBoardLogger(folder), CSVLogger(folder)],
-            callbacks=[ModelCheckpoint(f"{folder}/checkpoints", monitor="val/acc", mode="max", save_last=True)],
-            enable_progress_bar=False,  # in its favour
+            callbacks=[
+                ModelCheckpoint(f"{folder}/checkpoints", monitor="val/acc", mode="max", save_last=True),
+                RichProgressBar(),
+            ],
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )

@@ -129,6 +129,12 @@ class Classifier(LightningModule):
         self.metrics: dict[str, float] = {}  # of the last epoch, by TensorBoard tag
         self.resumed: dict[str, Any] | None = None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_current_fx_name":  # Lightning notes its hook twelve times a step; nn.Module takes 2 % of an epoch
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)
 

@@ -12,7 +12,7 @@ from fmnist_lit.sweep import workers
 class ProgressBar(RichProgressBar):
     """Shown in a terminal only; elsewhere the log's line an epoch is enough."""
 
-    def __init__(self, refresh_rate: int = 10) -> None:
+    def __init__(self, refresh_rate: int = 4) -> None:
         super().__init__(refresh_rate=refresh_rate)
         if not sys.stdout.isatty() or workers.in_worker():  # other jobs write there too
             self.disable()
