@@ -16,6 +16,7 @@ import hydra
 import numpy as np
 import pytest
 import torch
+from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from omegaconf import DictConfig
 
@@ -63,6 +64,7 @@ def launch_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
     """Run a command line in this process and in ``tmp_path``; Hydra's and logging's globals are put back."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "fmnist-lit")])
+    Plugins.instance()  # their configurations are stored when they are imported, which happens once
     hydra_state = copy.deepcopy(Singleton.get_state())
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level

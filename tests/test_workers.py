@@ -100,9 +100,15 @@ def test_sweep_with_nothing_left_to_do_ends_well(launch_here, tmp_path, launcher
     assert rows(tmp_path / "sweep") == before
 
 
-@needs_joblib
-def test_signal_to_a_sweep_stops_its_jobs_and_starts_no_more(tmp_path):
-    arguments = (*SMALL, *QUIET, *JOBLIB, "optimizer.lr=1,2,3", "trainer.max_epochs=1000000", "hydra.sweep.dir=sweep")
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        extra("hydra_joblib_launcher", JOBLIB),
+        extra("hydra_ray_launcher", ("hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2")),
+    ],
+)
+def test_signal_to_a_sweep_stops_its_jobs_and_starts_no_more(tmp_path, launcher):
+    arguments = (*SMALL, *QUIET, *launcher, "optimizer.lr=1,2,3", "trainer.max_epochs=1000000", "hydra.sweep.dir=sweep")
     with open(tmp_path / "screen", "w") as screen:
         command = [sys.executable, "-m", "fmnist_lit", "-m", *arguments]
         sweep = subprocess.Popen(command, cwd=tmp_path, stdout=screen, stderr=screen)
@@ -121,10 +127,10 @@ def test_signal_to_a_sweep_stops_its_jobs_and_starts_no_more(tmp_path):
         ("interrupted", "by SIGTERM"),
         ("not started", ""),
     ]
+    assert "Interrupted by SIGTERM. Go on with:" in (tmp_path / "sweep" / "optimizer.lr=1" / "train.log").read_text()
     lines = (tmp_path / "screen").read_text().splitlines()
     assert "Traceback" not in "".join(lines)
-    assert any(line.startswith("[optimizer.lr=1] Interrupted by SIGTERM. Go on with:") for line in lines)
-    assert "hydra.sweep.dir=sweep" in lines[-1]
+    assert any(line.startswith("To go on") and "hydra.sweep.dir=sweep" in line for line in lines)
 
 
 SEARCH = """
@@ -178,12 +184,22 @@ def status(cfg: DictConfig) -> str:
     return json.loads(Path(cfg.run_dir, "results.json").read_text())["status"]
 
 
-def test_job_stops_when_nobody_leads_its_sweep(job):
+def test_job_stops_when_nobody_leads_its_sweep_any_more(job, tmp_path, monkeypatch):
     job.trainer.max_epochs = 1_000_000
+    lead = FileLock(tmp_path / workers.LOCK)
+    lead.acquire()
+    monkeypatch.setattr("fmnist_lit.train.announce", lambda data: lead.release())
     with pytest.raises(SystemExit) as end:
         run(job)
     assert end.value.code == 143
     assert status(job) == "interrupted"
+
+
+def test_job_of_a_sweep_that_nobody_leads_does_not_start(job):
+    with pytest.raises(SystemExit) as end:
+        run(job)
+    assert end.value.code == 143
+    assert not Path(job.run_dir, "results.json").exists()
 
 
 def test_job_of_a_led_sweep_runs_to_its_end_and_shows_that_it_lives(job, tmp_path, monkeypatch):

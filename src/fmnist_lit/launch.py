@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shlex
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,7 +31,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fmnist_lit import config, ranks, resume
 from fmnist_lit.config import ConfigError
 from fmnist_lit.run import run
-from fmnist_lit.signals import InterruptedRunError
+from fmnist_lit.signals import InterruptedRunError, stop_request
 from fmnist_lit.status import EXIT_CODES, FINISHED
 from fmnist_lit.sweep import plan, workers
 
@@ -111,15 +112,18 @@ def launch(arguments: Sequence[str]) -> int:
                 main()
             except SystemExit as end:  # a signal, a refusal, fail_fast, or a launcher that gave up
                 ended = end.code
-            except InterruptedRunError as stop:  # between two jobs, or before the first
-                print(f"Interrupted by {stop}.", file=sys.stderr)
-                ended = 128 + stop.signum
+            except (InterruptedRunError, KeyboardInterrupt):  # between two jobs, or before the first
+                print(f"Interrupted by {signal.Signals(stop_request.signum).name}.", file=sys.stderr)
+                ended = 128 + stop_request.signum
             finally:
                 if start.is_sweep:
                     workers.wait_for_submitted_jobs(start.folder)
                     conclude(start.folder, pictures=ended is None or ended < 128)  # a signal does not wait for them
     except filelock.Timeout:
         print(f"error: {already_led(start.folder)}", file=sys.stderr)
+        return 2
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
     if ended is not None:
         return int(ended)
@@ -136,7 +140,7 @@ class Start:
     folder: Path
     overrides: list[str]
     is_sweep: bool = False
-    launcher: str = ""  # the _target_ of a sweep's
+    launcher: DictConfig | None = None  # of a sweep
     complete: bool = False  # resuming a run that has nothing left to do
 
 
@@ -231,7 +235,7 @@ def prepare(args: argparse.Namespace) -> Start:
             overrides.append(f"hydra.job.config.override_dirname.exclude_keys={[*fixed, 'ckpt_path']}")
             jobs = plan.jobs(swept, varied) if grid else []
             plan.save(folder, shlex.join(["python", "-m", "fmnist_lit", *sys.argv[1:]]), varied, jobs)
-        return Start(folder, overrides, is_sweep=multirun, launcher=cfg.hydra.launcher._target_)
+        return Start(folder, overrides, is_sweep=multirun, launcher=cfg.hydra.launcher)
 
 
 def prepare_resume(run_dir: Path, checkpoint: Path, given: Sequence[Override], compose: Compose) -> Start:

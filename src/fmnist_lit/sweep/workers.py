@@ -13,7 +13,9 @@ from types import FrameType
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from omegaconf import DictConfig
 
+from fmnist_lit.config import ConfigError
 from fmnist_lit.signals import SIGNALS, InterruptedRunError, stop_request
 from fmnist_lit.sweep import plan  # noqa: F401  registers the resolver that names the jobs' folders
 
@@ -25,38 +27,43 @@ leads = False  # whether this process leads a sweep; those that a launcher start
 
 
 @contextlib.contextmanager
-def leading(sweep_dir: Path, launcher: str) -> Iterator[None]:
+def leading(sweep_dir: Path, launcher: DictConfig) -> Iterator[None]:
     """Be the process that a sweep's jobs depend on. A signal interrupts them all; a second does not wait for them.
 
     Args:
         sweep_dir: the sweep's folder.
-        launcher: the ``_target_`` of the Hydra launcher.
+        launcher: the configuration of the Hydra launcher.
 
     Raises:
-        InterruptedRunError: once the jobs have stopped.
+        InterruptedRunError: once the jobs have stopped; under Ray, KeyboardInterrupt.
+        ConfigError: if Ray's cluster does not answer.
         filelock.Timeout: if another process leads this sweep.
     """
     global leads
     lock = FileLock(sweep_dir / LOCK)
     lock.acquire(timeout=1)  # those who look whether it is held, hold it for a moment
+    ray = "RayLauncher" in launcher._target_
 
     def stop(signum: int, frame: FrameType | None) -> None:
         if lock.is_locked:
             lock.release()
-            if "Slurm" in launcher:
+            if "Slurm" in launcher._target_:
                 cancel_slurm_jobs(sweep_dir)
             end = time.monotonic() + SECONDS_TO_STOP
             while jobs_alive(sweep_dir) and time.monotonic() < end:
                 time.sleep(0.1)
-        raise InterruptedRunError(signum)
+        stop_request.signum = signum
+        raise KeyboardInterrupt if ray else InterruptedRunError(signum)  # while it waits, Ray lets no other through
 
     handlers, threads = {}, os.environ.get("OMP_NUM_THREADS")
-    if threading.current_thread() is threading.main_thread():
-        handlers = {signum: signal.signal(signum, stop) for signum in SIGNALS}
-    if "BasicLauncher" not in launcher and not threads:
-        os.environ["OMP_NUM_THREADS"] = "1"  # a job; jobs that share cores are slower with more
     leads = True
     try:
+        if "BasicLauncher" not in launcher._target_ and not threads:
+            os.environ["OMP_NUM_THREADS"] = "1"  # a job; jobs that share cores are slower with more
+        if ray:
+            start_ray(launcher.ray.init)  # now, since it sets a signal handler too
+        if threading.current_thread() is threading.main_thread():
+            handlers = {signum: signal.signal(signum, stop) for signum in SIGNALS}
         yield
     finally:
         leads = False
@@ -67,12 +74,38 @@ def leading(sweep_dir: Path, launcher: str) -> Iterator[None]:
         lock.release()
 
 
+def start_ray(options: DictConfig) -> None:
+    """Start Ray, or join the cluster of ``$RAY_ADDRESS``; Hydra's launcher then takes what it finds.
+
+    Args:
+        options: what ``ray.init`` takes.
+
+    Raises:
+        ConfigError: if the cluster does not answer.
+    """
+    import ray
+
+    if not ray.is_initialized():
+        address = os.environ.get("RAY_ADDRESS")
+        least = {} if address else {"object_store_memory": 78_643_200}  # bytes
+        try:
+            ray.init(**{**least, **options})
+        except ConnectionError as error:
+            raise ConfigError(f"RAY_ADDRESS={address}: {error}") from error
+
+
 @contextlib.contextmanager
 def working(run_dir: Path) -> Iterator[None]:
-    """Be a job. In a process of its own, show that it lives, and interrupt it when nobody leads the sweep any more."""
+    """Be a job. In a process of its own, show that it lives, and interrupt it when nobody leads the sweep any more.
+
+    Raises:
+        SystemExit: if the sweep was stopped before this job began.
+    """
     if not in_worker():
         yield
         return
+    if needs_a_leader() and not sweep_is_led():
+        raise SystemExit(128 + signal.SIGTERM)
     done = threading.Event()
     watcher = threading.Thread(target=watch, args=(done,), daemon=True)
     with FileLock(run_dir / LOCK):
@@ -86,13 +119,18 @@ def working(run_dir: Path) -> Iterator[None]:
 
 def watch(done: threading.Event) -> None:
     """Interrupt this process, unless it is done before, or a signal has come first, when the sweep is not led."""
-    if "Slurm" in HydraConfig.get().launcher._target_:
-        return  # a queue outlives the shell that filled it
+    if not needs_a_leader():
+        return
     while not done.wait(SECONDS_BETWEEN_LOOKS):
         if not sweep_is_led():
             if stop_request.signum is None:
                 os.kill(os.getpid(), signal.SIGTERM)
             return
+
+
+def needs_a_leader() -> bool:
+    """Whether a job stops when nobody leads its sweep; Slurm's queue outlives the shell that filled it."""
+    return "Slurm" not in HydraConfig.get().launcher._target_
 
 
 def in_worker() -> bool:
