@@ -10,9 +10,8 @@ An epoch is training on the 60,000 images in a new order and evaluating the 10,0
 ReLU, cross entropy, SGD with lr 1e-3. The contenders (scripts/reference_loops.py) take turns, forwards and then
 backwards through their list; the first round warms them up and is not counted. Each has a process of its own, which
 rests between its turns: in one process, the OpenMP threads of one would make those of another wait in the kernel. It
-writes to a terminal that nobody sees, so that progress bars are drawn. A
-contender whose package is missing is left out, with a line that says so. The data is what data=auto finds, through
-FMNIST_DATA_DIR or in data/.
+writes to a terminal that nobody sees, so that progress bars are drawn. A contender whose package is missing is left
+out, with a line that says so. The data is what data=auto finds, through FMNIST_DATA_DIR or in data/.
 """
 
 import argparse
@@ -74,6 +73,7 @@ class Contender:
         theirs.close()
         contender = cls(name, process, ours)
         contender.wait()
+        os.close(terminal)  # the child has it open; with it the screen will end
         return contender
 
     def wait(self) -> None:

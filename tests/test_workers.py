@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import hydra
 import pytest
@@ -18,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from test_resume import signal_at
 
+from fmnist_lit.config import ConfigError
 from fmnist_lit.launch import CONF
 from fmnist_lit.run import run
 from fmnist_lit.sweep import workers
@@ -39,6 +41,9 @@ LAUNCHERS = [
 ]
 needs_joblib = pytest.mark.skipif(
     importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None, reason="joblib's launcher is not installed"
+)
+needs_ray = pytest.mark.skipif(
+    importlib.util.find_spec("hydra_plugins.hydra_ray_launcher") is None, reason="Ray's launcher is not installed"
 )
 needs_optuna = pytest.mark.skipif(
     importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is None, reason="Optuna's sweeper is not installed"
@@ -100,14 +105,8 @@ def test_sweep_with_nothing_left_to_do_ends_well(launch_here, tmp_path, launcher
     assert rows(tmp_path / "sweep") == before
 
 
-@pytest.mark.parametrize(
-    "launcher",
-    [
-        extra("hydra_joblib_launcher", JOBLIB),
-        extra("hydra_ray_launcher", ("hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2")),
-    ],
-)
-def test_signal_to_a_sweep_stops_its_jobs_and_starts_no_more(tmp_path, launcher):
+def interrupt(tmp_path: Path, *launcher: str) -> list[str]:
+    """Send SIGTERM to a sweep of three jobs, two at a time, once both run; returns the lines on its screen."""
     arguments = (*SMALL, *QUIET, *launcher, "optimizer.lr=1,2,3", "trainer.max_epochs=1000000", "hydra.sweep.dir=sweep")
     with open(tmp_path / "screen", "w") as screen:
         command = [sys.executable, "-m", "fmnist_lit", "-m", *arguments]
@@ -127,10 +126,23 @@ def test_signal_to_a_sweep_stops_its_jobs_and_starts_no_more(tmp_path, launcher)
         ("interrupted", "by SIGTERM"),
         ("not started", ""),
     ]
-    assert "Interrupted by SIGTERM. Go on with:" in (tmp_path / "sweep" / "optimizer.lr=1" / "train.log").read_text()
     lines = (tmp_path / "screen").read_text().splitlines()
     assert "Traceback" not in "".join(lines)
+    return lines
+
+
+@needs_joblib
+def test_signal_to_a_sweep_stops_its_jobs_and_starts_no_more(tmp_path):
+    lines = interrupt(tmp_path, *JOBLIB)
+    assert any(line.startswith("[optimizer.lr=1] Interrupted by SIGTERM. Go on with:") for line in lines)
+    assert "hydra.sweep.dir=sweep" in lines[-1]
+
+
+@needs_ray
+def test_signal_to_a_sweep_under_ray_does_too(tmp_path):
+    lines = interrupt(tmp_path, "hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2")
     assert any(line.startswith("To go on") and "hydra.sweep.dir=sweep" in line for line in lines)
+    assert "Interrupted by SIGTERM. Go on with:" in (tmp_path / "sweep" / "optimizer.lr=1" / "train.log").read_text()
 
 
 SEARCH = """
@@ -200,6 +212,50 @@ def test_job_of_a_sweep_that_nobody_leads_does_not_start(job):
         run(job)
     assert end.value.code == 143
     assert not Path(job.run_dir, "results.json").exists()
+
+
+RAY = OmegaConf.create({"_target_": "ray_launcher.RayLauncher", "ray": {"init": {"address": None}}})
+
+
+@pytest.fixture
+def ray(monkeypatch) -> Iterator[SimpleNamespace]:
+    """In place of the package: sets its own handler of SIGTERM when it starts, as the package does."""
+    fake = SimpleNamespace(is_initialized=lambda: False, init=lambda **_: signal.signal(signal.SIGTERM, signal.SIG_IGN))
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.setattr(workers.stop_request, "signum", None)
+    before = signal.getsignal(signal.SIGTERM)
+    yield fake
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_ray_starts_before_our_handlers_and_gets_the_only_exception_that_it_lets_through(tmp_path, ray):
+    with pytest.raises(KeyboardInterrupt), workers.leading(tmp_path, RAY):
+        signal.raise_signal(signal.SIGTERM)
+    assert workers.stop_request.signum == signal.SIGTERM
+
+
+def test_what_ray_makes_of_a_signal_ends_in_its_exit_code(launch_here, tmp_path, monkeypatch):
+    def main() -> None:
+        workers.stop_request.signum = signal.SIGTERM
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workers.stop_request, "signum", None)
+    monkeypatch.setattr("hydra.main", lambda **_: lambda task: main)
+    assert launch_here("-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep") == 143
+    assert set(statuses(tmp_path / "sweep").values()) == {"not started"}
+
+
+def test_cluster_that_does_not_answer_is_named_and_the_sweep_let_go(tmp_path, ray, monkeypatch):
+    def init(**options: object) -> None:
+        raise ConnectionError("Failed to connect")
+
+    ray.init = init
+    monkeypatch.setenv("RAY_ADDRESS", "nowhere:1")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with pytest.raises(ConfigError, match="RAY_ADDRESS=nowhere:1: Failed to connect"), workers.leading(tmp_path, RAY):
+        pass
+    assert not workers.is_held(tmp_path / workers.LOCK)
+    assert "OMP_NUM_THREADS" not in os.environ
 
 
 def test_job_of_a_led_sweep_runs_to_its_end_and_shows_that_it_lives(job, tmp_path, monkeypatch):

@@ -113,8 +113,9 @@ def launch(arguments: Sequence[str]) -> int:
             except SystemExit as end:  # a signal, a refusal, fail_fast, or a launcher that gave up
                 ended = end.code
             except (InterruptedRunError, KeyboardInterrupt):  # between two jobs, or before the first
-                print(f"Interrupted by {signal.Signals(stop_request.signum).name}.", file=sys.stderr)
-                ended = 128 + stop_request.signum
+                signum = signal.Signals(stop_request.signum or signal.SIGINT)
+                print(f"Interrupted by {signum.name}.", file=sys.stderr)
+                ended = 128 + signum
             finally:
                 if start.is_sweep:
                     workers.wait_for_submitted_jobs(start.folder)

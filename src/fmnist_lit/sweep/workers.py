@@ -42,7 +42,7 @@ def leading(sweep_dir: Path, launcher: DictConfig) -> Iterator[None]:
     global leads
     lock = FileLock(sweep_dir / LOCK)
     lock.acquire(timeout=1)  # those who look whether it is held, hold it for a moment
-    ray = "RayLauncher" in launcher._target_
+    under_ray = "RayLauncher" in launcher._target_
 
     def stop(signum: int, frame: FrameType | None) -> None:
         if lock.is_locked:
@@ -53,14 +53,15 @@ def leading(sweep_dir: Path, launcher: DictConfig) -> Iterator[None]:
             while jobs_alive(sweep_dir) and time.monotonic() < end:
                 time.sleep(0.1)
         stop_request.signum = signum
-        raise KeyboardInterrupt if ray else InterruptedRunError(signum)  # while it waits, Ray lets no other through
+        # while it waits, Ray lets no other exception through
+        raise KeyboardInterrupt if under_ray else InterruptedRunError(signum)
 
     handlers, threads = {}, os.environ.get("OMP_NUM_THREADS")
     leads = True
     try:
         if "BasicLauncher" not in launcher._target_ and not threads:
             os.environ["OMP_NUM_THREADS"] = "1"  # a job; jobs that share cores are slower with more
-        if ray:
+        if under_ray:
             start_ray(launcher.ray.init)  # now, since it sets a signal handler too
         if threading.current_thread() is threading.main_thread():
             handlers = {signum: signal.signal(signum, stop) for signum in SIGNALS}
