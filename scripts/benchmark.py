@@ -36,7 +36,7 @@ import matplotlib.pyplot as plt
 import torch
 from reference_loops import Lap, Setting, bare, fmnist_lit, jax, matmul, sklearn, template, tutorial
 
-from fmnist_lit.provenance import commit
+from fmnist_lit.run.provenance import commit
 
 LOOPS = {loop.__name__: loop for loop in (bare, fmnist_lit, tutorial, template, jax, sklearn, matmul)}
 WITH_PRECISION = ("bare", "fmnist_lit")

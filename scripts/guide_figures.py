@@ -47,10 +47,11 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fmnist_lit.checkpoint import load_checkpoint
-from fmnist_lit.config import DATASETS
-from fmnist_lit.data import CLASSES, FashionMNISTDataModule
-from fmnist_lit.launch import CONF
+from fmnist_lit.run.checkpoint import load_checkpoint
+from fmnist_lit.config.rules import DATASETS
+from fmnist_lit.data import FashionMNISTDataModule
+from fmnist_lit.data.images import CLASSES
+from fmnist_lit.command_line.prepare import CONF
 from fmnist_lit.sweep.jobs import Job
 from fmnist_lit.sweep.table import Group, Table, collect
 from fmnist_lit.sweep.values import show

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fmnist_lit.config import DATASETS
-from fmnist_lit.files import write_durably, write_json
+from fmnist_lit.config.rules import DATASETS
+from fmnist_lit.run.files import write_durably, write_json
 from fmnist_lit.sweep.table import collect
 from fmnist_lit.sweep.verdict import describe
 

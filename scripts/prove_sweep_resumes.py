@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from fmnist_lit.files import read_json
+from fmnist_lit.run.files import read_json
 from fmnist_lit.sweep.plan import planned
 
 JOBS = 24

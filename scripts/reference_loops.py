@@ -30,7 +30,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from torchvision.transforms import ToTensor
 
 from fmnist_lit import train as project
-from fmnist_lit.data import load_images
+from fmnist_lit.data.images import load_images
 
 LR = 1e-3
 EVAL_BATCH_SIZE = 2000
@@ -205,7 +205,7 @@ class TemplateModule(LightningModule):
         self.loss = nn.CrossEntropyLoss()
         self.metrics = nn.ModuleDict()
         for split in ("train_", "val_"):  # "train" alone is a method of a ModuleDict
-            self.metrics[split] = nn.ModuleDict({"loss": MeanMetric(), "acc": MulticlassAccuracy(10, average="micro")})
+            self.figures[split] = nn.ModuleDict({"loss": MeanMetric(), "acc": MulticlassAccuracy(10, average="micro")})
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=LR)
@@ -214,7 +214,7 @@ class TemplateModule(LightningModule):
         images, labels = batch
         logits = self.model(images)
         loss = self.loss(logits, labels)
-        metrics = self.metrics[f"{split}_"]
+        metrics = self.figures[f"{split}_"]
         metrics["loss"](loss)
         metrics["acc"](logits.argmax(dim=1), labels)
         self.log(f"{split}/loss", metrics["loss"], on_step=split == "train", on_epoch=True, prog_bar=True)

@@ -23,7 +23,7 @@ IMPORTS = {
     "torchvision.datasets": "import torchvision.datasets",
     "lightning.pytorch": "import lightning.pytorch",
     "hydra": "import hydra",
-    "fmnist_lit.launch, before anything is checked": "import fmnist_lit.launch",
+    "fmnist_lit.launch, before anything is checked": "import fmnist_lit.command_line.launch",
     "fmnist_lit.train, with all that trains": "import fmnist_lit.train",
 }
 COMMANDS = {

@@ -20,7 +20,8 @@ from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from omegaconf import DictConfig
 
-from fmnist_lit.launch import CONF, launch
+from fmnist_lit.command_line.launch import launch
+from fmnist_lit.command_line.prepare import CONF
 
 SMALL = (
     "data=synthetic",
@@ -86,7 +87,7 @@ def tiny_idx(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """
     from torchvision.datasets import FashionMNIST
 
-    from fmnist_lit import fashion_mnist
+    from fmnist_lit.data import fashion_mnist
 
     rng = np.random.default_rng(0)
     files, splits = {}, {}
@@ -118,7 +119,7 @@ def tiny_idx(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run ``python -m fmnist_lit`` with arguments, in ``tmp_path``."""
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def run_job(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "fmnist_lit", *arguments],
             cwd=tmp_path,
@@ -143,10 +144,10 @@ def real_data() -> str:
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a completed small run on standardised images, never written to; copy it to write beside it."""
-    from fmnist_lit.run import run
+    from fmnist_lit.command_line.job import run_job
 
     folder = tmp_path_factory.mktemp("trained") / "run"
     overrides = ("optimizer=adam", "model.batch_norm=true", "model.dropout=0.2", "data.normalize=true")
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        run(hydra.compose("config", [*SMALL, *QUIET, f"run_dir='{folder}'", *overrides]))
+        run_job(hydra.compose("config", [*SMALL, *QUIET, f"run_dir='{folder}'", *overrides]))
     return folder

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fmnist_lit.checkpoint import load_checkpoint
+from fmnist_lit.run.checkpoint import load_checkpoint
 from fmnist_lit.classifier import Classifier
 from fmnist_lit.train import train
 

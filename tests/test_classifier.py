@@ -17,10 +17,10 @@ from torchvision.transforms import ToTensor
 
 import fmnist_lit.train
 from fmnist_lit.classifier import Classifier
-from fmnist_lit.data import load_images
-from fmnist_lit.launch import CONF
+from fmnist_lit.data.images import load_images
+from fmnist_lit.command_line.prepare import CONF
 from fmnist_lit.losses import l1_penalty
-from fmnist_lit.run import run
+from fmnist_lit.command_line.job import run_job
 from fmnist_lit.train import train
 
 
@@ -116,10 +116,10 @@ def test_accuracy_and_loss_are_averages_over_samples(configure, tmp_path, overri
 def test_l1_penalty_is_reported_apart_from_the_loss(fit):
     plain = fit(*STILL, run_dir="plain")
     penalised = fit(*STILL, "regularization.l1=0.01", run_dir="penalised")
-    assert penalised.metrics["loss/train"] == plain.metrics["loss/train"]
-    assert penalised.metrics["loss/val"] == plain.metrics["loss/val"]
+    assert penalised.figures["loss/train"] == plain.figures["loss/train"]
+    assert penalised.figures["loss/val"] == plain.figures["loss/val"]
     expected = 0.01 * l1_penalty(penalised.model.parameters()).item()
-    assert penalised.metrics["regularization/l1"] == pytest.approx(expected, rel=1e-6)
+    assert penalised.figures["regularization/l1"] == pytest.approx(expected, rel=1e-6)
     assert "regularization/l1" not in plain.metrics
 
 
@@ -160,8 +160,8 @@ def test_flip_average_is_of_the_logits_of_an_image_and_its_mirror_image(fit):
     with torch.no_grad():
         logits = (classifier.model(images) + classifier.model(images.flip(3))) / 2
     accuracy = (logits.argmax(1) == labels).double().mean().item()
-    assert classifier.metrics["accuracy/test_flip_average"] == pytest.approx(accuracy)
-    assert classifier.metrics["loss/test_flip_average"] == pytest.approx(F.cross_entropy(logits, labels).item())
+    assert classifier.figures["accuracy/test_flip_average"] == pytest.approx(accuracy)
+    assert classifier.figures["loss/test_flip_average"] == pytest.approx(F.cross_entropy(logits, labels).item())
 
 
 def test_flip_average_leaves_the_plain_figures_alone(configure):
@@ -262,7 +262,7 @@ def test_bf16_mixed_sees_the_weights_of_each_step(configure, tmp_path):
 @pytest.mark.parametrize("steps_per_batch", [1, 4, 50])
 def test_divergence_is_a_status_with_its_step_and_no_accuracies(configure, tmp_path, steps_per_batch):
     cfg = configure("loss=mse", "optimizer.lr=1e6", "data.batch_size=16", f"trainer.steps_per_batch={steps_per_batch}")
-    run(cfg)
+    run_job(cfg)
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["status"] == "diverged"
     assert results["diverged_step"] == first_infinite_step(cfg)
@@ -288,14 +288,14 @@ def first_infinite_step(cfg) -> int:
 
 
 def test_diverged_first_epoch_leaves_no_checkpoint_to_be_taken_for_a_good_one(configure, tmp_path):
-    run(configure("loss=mse", "optimizer.lr=1e6"))
+    run_job(configure("loss=mse", "optimizer.lr=1e6"))
     assert not (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
     assert not (tmp_path / "run" / "metrics.csv").exists()
 
 
 def test_best_checkpoint_survives_a_later_divergence(configure, tmp_path):
     exploding = ("loss=mse", "optimizer.lr=0.01", "scheduler=exponential", "scheduler.gamma=1e4")
-    run(configure(*exploding, "trainer.max_epochs=6", "data.batch_size=16"))
+    run_job(configure(*exploding, "trainer.max_epochs=6", "data.batch_size=16"))
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["status"] == "diverged"
     assert results["diverged_step"] > 16
@@ -305,7 +305,7 @@ def test_best_checkpoint_survives_a_later_divergence(configure, tmp_path):
 
 def test_infinite_validation_loss_is_divergence_too(configure, tmp_path):
     """One step, whose own loss is still finite, leaves weights that no image survives."""
-    run(configure("loss=mse", "optimizer.lr=1e30", "trainer.max_steps=1"))
+    run_job(configure("loss=mse", "optimizer.lr=1e30", "trainer.max_steps=1"))
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert (results["status"], results["diverged_step"]) == ("diverged", 1)
     assert not (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()

@@ -9,7 +9,7 @@ import pytest
 from conftest import SMALL
 from hydra._internal.utils import get_args_parser
 
-from fmnist_lit import launch
+from fmnist_lit.command_line import launch
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("README*.md")), *sorted(ROOT.glob("docs/**/*.md"))]

@@ -19,11 +19,14 @@ from omegaconf import DictConfig, OmegaConf
 from test_faults import is_right
 from test_resume import HARDEST, RUN
 
-from fmnist_lit import config, data, fashion_mnist
-from fmnist_lit.checkpoint import CheckpointError, load_checkpoint
-from fmnist_lit.data import FashionMNISTDataModule, Images, epoch_order
-from fmnist_lit.resume import MAY_CHANGE, flatten, require_same
-from fmnist_lit.run import run
+from fmnist_lit import config, data
+from fmnist_lit.data import fashion_mnist
+from fmnist_lit.run.checkpoint import CheckpointError, load_checkpoint
+from fmnist_lit.data import FashionMNISTDataModule
+from fmnist_lit.data.batches import epoch_order
+from fmnist_lit.data.images import Images
+from fmnist_lit.run.resume import MAY_CHANGE, flatten, require_same
+from fmnist_lit.command_line.job import run_job
 
 # The same examples each time; the fixtures used hold nothing that one example could leave to the next
 settings.register_profile(
@@ -166,7 +169,7 @@ def test_chunks_partition_the_epoch_however_it_is_cut(
 def shipped() -> DictConfig:
     import hydra
 
-    from fmnist_lit.launch import CONF
+    from fmnist_lit.command_line.prepare import CONF
 
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose("config", ["data=synthetic", "run_dir=run", "optimizer=muon", "scheduler=one_cycle"])
@@ -232,14 +235,14 @@ def checkpoint(tmp_path_factory) -> Held:
     """A checkpoint of a run, small, in mid-epoch."""
     import hydra
 
-    from fmnist_lit.launch import CONF
+    from fmnist_lit.command_line.prepare import CONF
 
     folder = tmp_path_factory.mktemp("run")
     small = ("data=synthetic", "data.train_size=256", "data.val_size=64", "data.test_size=128", "num_threads=1")
     small += ("model.hidden_sizes=[2]", "trainer.accelerator=cpu", "logger=csv", "~callbacks.progress_bar")
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         overrides = [*small, *RUN, *HARDEST, "trainer.max_steps=5", f"run_dir='{folder}'"]
-        run(hydra.compose("config", overrides))
+        run_job(hydra.compose("config", overrides))
     path = folder / "checkpoints" / "last.ckpt"
     return Held(content=path.read_bytes(), value=load_checkpoint(path), scratch=folder / "damaged.ckpt")
 

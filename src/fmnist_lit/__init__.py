@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fmnist_lit.trained import TrainedClassifier
+    from fmnist_lit.trained.classifier import TrainedClassifier
 
 __version__ = "0.1.0"
 
@@ -24,6 +24,6 @@ def load_classifier(path: "str | Path") -> "TrainedClassifier":
         fmnist_lit.runs.NoSuchRunError: if there is nothing at ``path``.
         fmnist_lit.checkpoint.CheckpointError: if what is there is damaged, or cannot be trusted.
     """
-    from fmnist_lit.trained import load
+    from fmnist_lit.trained.classifier import load
 
     return load(path)

@@ -2,14 +2,14 @@
 
 import sys
 
-from fmnist_lit.signals import InterruptedRunError, stop_request
+from fmnist_lit.processes.signals import InterruptedRunError, stop_request
 
 
 def main() -> None:
     """Run the command line and exit with the code of its status."""
     with stop_request.listening():  # from here, because the imports alone take seconds
         try:
-            from fmnist_lit.launch import launch
+            from fmnist_lit.command_line.launch import launch
 
             code = launch(sys.argv[1:])
         except InterruptedRunError as stop:

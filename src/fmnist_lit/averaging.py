@@ -17,6 +17,8 @@ class WeightEMA(WeightAveraging):
         decay: 0 <= decay < 1; the average reaches back about 1 / (1 − decay) steps.
     """
 
+    copes_with_chunks = True
+
     def __init__(self, decay: float = 0.999) -> None:
         super().__init__(avg_fn=get_ema_avg_fn(decay))
 

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fmnist_lit.runs import NoSuchRunError, find_trained
+from fmnist_lit.trained.find import NoSuchRunError, find_trained
 
 if TYPE_CHECKING:
-    from fmnist_lit.trained import TrainedClassifier
+    from fmnist_lit.trained.classifier import TrainedClassifier
 
 # Gradio's page names fonts and scripts of other hosts; a browser that gets this asks none of them.
 ONLY_FROM_HERE = (
@@ -45,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ImportError:
         print("error: gradio is not installed; pip install 'fmnist_lit[demo]' installs it", file=sys.stderr)
         return 1
-    from fmnist_lit.checkpoint import CheckpointError
-    from fmnist_lit.trained import load
+    from fmnist_lit.run.checkpoint import CheckpointError
+    from fmnist_lit.trained.classifier import load
 
     try:
         return serve(load(trained.file), args.host, args.port)
@@ -90,8 +90,8 @@ def make_page(classifier: "TrainedClassifier") -> tuple[Any, dict[str, Any]]:
     import numpy as np
     from PIL import Image
 
-    from fmnist_lit.config import DATASETS
-    from fmnist_lit.pictures import to_pixels
+    from fmnist_lit.config.rules import DATASETS
+    from fmnist_lit.trained.photos import to_pixels
 
     def classify(image: Image.Image | None, background: str = "auto") -> tuple[dict[str, float] | None, Any]:
         if image is None:

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fmnist_lit.runs import NoSuchRunError, find_trained
+from fmnist_lit.trained.find import NoSuchRunError, find_trained
 
 if TYPE_CHECKING:
-    from fmnist_lit.trained import TrainedClassifier
+    from fmnist_lit.trained.classifier import TrainedClassifier
 
 BATCH = 256  # pictures decoded before they are classified, so that any number of them takes the same memory
 
@@ -43,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NoSuchRunError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    from fmnist_lit.checkpoint import CheckpointError
-    from fmnist_lit.trained import load
+    from fmnist_lit.run.checkpoint import CheckpointError
+    from fmnist_lit.trained.classifier import load
 
     try:
         classifier = load(args.run)
@@ -66,7 +66,7 @@ def classify(
     """An entry for each picture, in order, as ``--json`` prints it; accuracies and probabilities are fractions."""
     import numpy as np
 
-    from fmnist_lit.pictures import PictureError, find_pictures, read_picture
+    from fmnist_lit.trained.photos import PictureError, find_pictures, read_picture
 
     def read(found: Path | tuple[Path, PictureError]) -> tuple[Path, Any]:
         if isinstance(found, tuple):

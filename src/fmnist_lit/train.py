@@ -9,16 +9,16 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from omegaconf import DictConfig
 
-from fmnist_lit.checkpoint import RunCheckpoint, load_checkpoint
+from fmnist_lit.build import build, count_steps, make_classifier, make_datamodule, make_trainer
 from fmnist_lit.classifier import Classifier
-from fmnist_lit.collectives import any_rank_is_to_stop
-from fmnist_lit.config import DATASETS
+from fmnist_lit.config.rules import DATASETS
 from fmnist_lit.data import FashionMNISTDataModule
-from fmnist_lit.loggers import log_hyperparameters
-from fmnist_lit.parts import build, count_steps, make_classifier, make_datamodule, make_trainer
-from fmnist_lit.process import quieten_lightning, seed_rank, set_num_threads
-from fmnist_lit.provenance import provenance
-from fmnist_lit.signals import stop_request
+from fmnist_lit.loggers.hyperparameters import log_hyperparameters
+from fmnist_lit.processes.collectives import any_rank_is_to_stop
+from fmnist_lit.processes.setup import quieten_lightning, seed_rank, set_num_threads
+from fmnist_lit.processes.signals import stop_request
+from fmnist_lit.run.checkpoint import RunCheckpoint, load_checkpoint
+from fmnist_lit.run.provenance import provenance
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     best_epoch, checkpoint, metrics = select_best(trainer, classifier)
     if "test" not in datamodule.watched:
         trainer.test(classifier, datamodule, verbose=False)
-        tested = {tag: value for tag, value in classifier.metrics.items() if "/test" in tag}
+        tested = {tag: value for tag, value in classifier.figures.items() if "/test" in tag}
         metrics |= tested
         for logger in trainer.loggers:
             logger.log_metrics(tested, step=trainer.current_epoch)
@@ -111,11 +111,11 @@ def select_best(trainer: Trainer, classifier: Classifier) -> tuple[int | None, s
     Returns:
         The best epoch (from 1), the checkpoint's path within the run folder, and the metrics at that moment by tag.
     """
-    checkpoint = trainer.checkpoint_callback
-    if not isinstance(checkpoint, RunCheckpoint):
-        return None, None, dict(classifier.metrics)
+    checkpoint = next((c for c in trainer.checkpoint_callbacks if isinstance(c, RunCheckpoint)), None)
+    if checkpoint is None:
+        return None, None, dict(classifier.figures)
     if checkpoint.best_epoch is None:
-        return None, f"checkpoints/{checkpoint.last.name}", dict(classifier.metrics)
+        return None, f"checkpoints/{checkpoint.last.name}", dict(classifier.figures)
     trainer.strategy.barrier()  # rank 0 may still be at it
     if checkpoint.best_epoch != trainer.current_epoch:
         classifier.load_state_dict(load_checkpoint(checkpoint.best)["state_dict"])

@@ -47,7 +47,7 @@ class Job:
     @cached_property
     def config(self) -> Mapping[str, Any]:
         """Its composed configuration; empty if it cannot be read."""
-        return read_yaml(self.run_dir / ".hydra" / "config.yaml", {})
+        return read_yaml_or(self.run_dir / ".hydra" / "config.yaml", {})
 
     def value(self, key: str) -> Any:
         """What it ran with: what its command line sets, else what its configuration says, else UNKNOWN."""
@@ -57,7 +57,7 @@ class Job:
             return self.results[SEED]
         value = select(self.config, key.split("."))
         if isinstance(value, Mapping):  # a group: Hydra remembers which option it is
-            hydra = read_yaml(self.run_dir / ".hydra" / "hydra.yaml", {})
+            hydra = read_yaml_or(self.run_dir / ".hydra" / "hydra.yaml", {})
             value = select(hydra, ["hydra", "runtime", "choices", key])
         return value
 
@@ -77,7 +77,7 @@ def read_job(run_dir: Path, folder: str, overrides: tuple[str, ...] | None, swee
     status, reason, results = read_results(run_dir, live, epoch=max(curve, default=0))
     reasons = [reason]
     if overrides is None:
-        lines = read_yaml(run_dir / ".hydra" / "overrides.yaml", None)
+        lines = read_yaml_or(run_dir / ".hydra" / "overrides.yaml", None)
         overrides = tuple(map(str, lines)) if isinstance(lines, list) else None
     if overrides is None:
         reasons.append("not ranked: .hydra/overrides.yaml is missing or damaged, what it ran is unknown")
@@ -129,7 +129,7 @@ def read_curve(file: Path) -> tuple[dict[int, float], str]:
         return curve, "metrics.csv is damaged"
 
 
-def read_yaml(file: Path, default: Any) -> Any:
+def read_yaml_or(file: Path, default: Any) -> Any:
     """A YAML file's content; ``default`` if it is missing, damaged or empty."""
     # libyaml where PyYAML has it: ten times as fast
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

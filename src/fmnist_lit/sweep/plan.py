@@ -1,48 +1,34 @@
 """The jobs of a sweep: what they are called, which of them are still to do, and the file that lists them."""
 
-import hashlib
 import itertools
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
 
 from fmnist_lit.config import ConfigError
-from fmnist_lit.files import read_json, write_json
-from fmnist_lit.status import FINISHED
-
-LONGEST_NAME = 160  # bytes; file systems stop at 255
+from fmnist_lit.config.overrides import key_of, values_of
+from fmnist_lit.run.files import read_json, write_json
+from fmnist_lit.run.names import slug
+from fmnist_lit.run.status import FINISHED, read_status
 
 
 @dataclass(frozen=True)
-class Job:
+class PlannedJob:
     """A run of a sweep: its folder within the sweep's, and the overrides that make it, without the sweep's own."""
 
     folder: str
     overrides: tuple[str, ...]
 
 
-def values(override: Override) -> list[str]:
-    """Each value that an override takes, as an override of its own; of an interval, the ends."""
-    if not override.is_sweep_override():
-        return [override.input_line]
-    if override.is_discrete_sweep():
-        return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-    interval = override.value()
-    return [f"{override.get_key_element()}={end}" for end in (interval.start, interval.end)]
-
-
-def jobs(overrides: Sequence[Override], varied: Sequence[str]) -> list[Job]:
+def all_jobs(overrides: Sequence[Override], varied: Sequence[str]) -> list[PlannedJob]:
     """Every combination of the values, in Hydra's order, in folders named by the ``varied`` keys."""
     task = [line for line in overrides if not line.is_hydra_override() and not line.key_or_group.startswith("sweep.")]
-    combinations = itertools.product(*(values(override) for override in task))
-    return [Job(folder_name(job, set(varied)), tuple(job)) for job in combinations]
+    combinations = itertools.product(*(values_of(override) for override in task))
+    return [PlannedJob(folder_name(job, set(varied)), tuple(job)) for job in combinations]
 
 
 def varied_keys(overrides: Sequence[Override], sweep_dir: Path) -> list[str]:
@@ -51,38 +37,12 @@ def varied_keys(overrides: Sequence[Override], sweep_dir: Path) -> list[str]:
     return list(dict.fromkeys([*earlier, *(line.key_or_group for line in overrides if line.is_sweep_override())]))
 
 
-def varied_in_job(hydra: DictConfig) -> list[str]:
-    """The keys that vary in the sweep that a job is of, from the job's ``hydra`` node; none outside a sweep."""
-    if hydra.mode != RunMode.MULTIRUN:
-        return []
-    fixed = hydra.job.config.override_dirname.exclude_keys
-    return [name for name in map(key, hydra.overrides.task) if name not in fixed]
-
-
 def folder_name(job: Sequence[str], varied: set[str]) -> str:
     """The folder of the job with these overrides: what varies, sorted by key."""
-    return slug(",".join(sorted(line for line in job if key(line) in varied)))
+    return slug(",".join(sorted(line for line in job if key_of(line) in varied)))
 
 
-def key(line: str) -> str:
-    """The key of an override as written on a command line."""
-    return line.split("=", 1)[0].lstrip("+~")
-
-
-def slug(text: str) -> str:
-    """Text as a folder name; what a file system or a shell would trip over becomes _."""
-    name = re.sub(r"[^\w.=,+-]+", "_", text) or "defaults"
-    if len(name.encode()) <= LONGEST_NAME:
-        return name
-    return (
-        f"{name.encode()[: LONGEST_NAME - 9].decode(errors='ignore')}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    )
-
-
-OmegaConf.register_new_resolver("job_name", slug)  # in every process that runs a job
-
-
-def save(sweep_dir: Path, command: str, varied: Sequence[str], planned: Sequence[Job]) -> None:
+def save(sweep_dir: Path, command: str, varied: Sequence[str], planned: Sequence[PlannedJob]) -> None:
     """Write ``sweep.json``, keeping the jobs that an earlier command planned.
 
     Raises:
@@ -113,13 +73,8 @@ def still_to_do(sweep_dir: Path, batch: Sequence[Sequence[str]], varied: set[str
     """Of a batch of jobs, those that have not ended; one that was interrupted goes on from its last checkpoint."""
     for job in batch:
         folder = sweep_dir / folder_name(job, varied)
-        if status(folder) in FINISHED:
+        if read_status(folder) in FINISHED:
             continue
         checkpoint = folder / "checkpoints" / "last.ckpt"
-        resumable = status(folder) in ("interrupted", "running") and checkpoint.is_file()
+        resumable = read_status(folder) in ("interrupted", "running") and checkpoint.is_file()
         yield [*job, *([f"ckpt_path='{checkpoint.absolute()}'"] if resumable else [])]
-
-
-def status(run_dir: Path) -> str | None:
-    """The status in a run folder; None if it has none that can be read."""
-    return read_json(run_dir / "results.json").get("status")

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fmnist_lit.files import remove_orphans, write_durably
-from fmnist_lit.sweep import report
+from fmnist_lit.run.files import remove_orphans, write_durably
+from fmnist_lit.sweep import pages as report
 from fmnist_lit.sweep.table import Table, collect
 from fmnist_lit.sweep.verdict import Verdict, judge
 
@@ -31,7 +31,7 @@ class Summary:
         return report.to_screen(self.table, self.verdict)
 
 
-def summarize(folders: Sequence[Path], *, live: bool = False, pictures: bool = True) -> Summary:
+def summarize(folders: Sequence[Path], *, live: bool = False, charts: bool = True) -> Summary:
     """Write ``summary.csv``, ``summary.md``, ``summary.html`` and ``plots/*.png`` into the first of the folders.
 
     Each file is whole at any moment, and damaged job folders only show in their rows, so this may be called while
@@ -40,7 +40,7 @@ def summarize(folders: Sequence[Path], *, live: bool = False, pictures: bool = T
     Args:
         folders: one sweep's folder, or several to be read as one sweep.
         live: whether jobs may still be running; otherwise one that says so was killed.
-        pictures: draw, which takes seconds; without, the summary has none until the next time.
+        charts: draw, which takes seconds; without, the summary has none until the next time.
 
     Raises:
         NotASweepError: if a folder is none.
@@ -53,7 +53,7 @@ def summarize(folders: Sequence[Path], *, live: bool = False, pictures: bool = T
             remove_orphans(folder)
     write(table.sweep_dir / "summary.csv", report.to_csv(table))
     write_pages(table, verdict, [], "No pictures yet; python -m fmnist_lit.sweep draws them.")
-    if pictures:
+    if charts:
         write_pages(table, verdict, *draw(table))
     return Summary(table, verdict)
 
@@ -61,7 +61,7 @@ def summarize(folders: Sequence[Path], *, live: bool = False, pictures: bool = T
 def draw(table: Table) -> tuple[list, str]:
     """Draw the pictures into ``plots`` in place of earlier ones; or say why there are none."""
     try:
-        from fmnist_lit.sweep import plots
+        from fmnist_lit.sweep import charts as plots
     except ImportError as error:
         return [], f"No pictures: {error}."
     pictures = plots.draw(table)

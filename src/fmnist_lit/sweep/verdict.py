@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fmnist_lit.config import DATASETS
+from fmnist_lit.config.rules import DATASETS
 from fmnist_lit.sweep.jobs import STATUSES
 from fmnist_lit.sweep.table import Group, Table
 from fmnist_lit.sweep.values import SEED, UNKNOWN, identity, is_number, select, setting, show

@@ -7,8 +7,6 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 
-from fmnist_lit.sweep import plan
-
 
 @dataclass
 class GridSweeperConf:
@@ -26,9 +24,12 @@ class GridSweeper(BasicSweeper):
     """Launches what is missing or was interrupted in the sweep folder, and leaves what is finished alone."""
 
     def split_arguments(self, overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
+        from fmnist_lit.config.overrides import key_of
+        from fmnist_lit.sweep.plan import still_to_do  # Hydra looks into this module for a plain run, too
+
         (jobs,) = super().split_arguments(overrides, None)
         fixed = set(self.config.hydra.job.config.override_dirname.exclude_keys)
-        varied = {plan.key(line) for job in jobs for line in job} - fixed
-        todo = list(plan.still_to_do(Path(self.config.hydra.sweep.dir), jobs, varied))
+        varied = {key_of(line) for job in jobs for line in job} - fixed
+        todo = list(still_to_do(Path(self.config.hydra.sweep.dir), jobs, varied))
         # no empty batch: a launcher may refuse one
         return list(self.split_overrides_to_chunks(todo, max_batch_size)) if todo else []

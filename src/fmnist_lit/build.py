@@ -1,0 +1,138 @@
+"""The parts of a run, built from its configuration: trainer, data, classifier."""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from omegaconf import DictConfig, OmegaConf
+
+from fmnist_lit.chunked import STEPS_PER_BATCH, ChunkedClassifier, what_needs_single_steps
+from fmnist_lit.classifier import Classifier
+from fmnist_lit.config import ConfigError
+from fmnist_lit.config.check import walk
+from fmnist_lit.config.trust import MOVED, require_trusted
+from fmnist_lit.data import FashionMNISTDataModule
+from fmnist_lit.run.checkpoint import CheckpointError, DurableCheckpointIO, load_checkpoint
+from fmnist_lit.run.resume import keep_configuration, require_same
+from fmnist_lit.run.stopping import StopConditions
+
+log = logging.getLogger(__name__)
+
+# In cfg.trainer, but not for lightning.Trainer
+OWN_OPTIONS = ("matmul_precision", "max_steps", "steps_per_batch", "checkpoint_every_n_steps")
+STEP_OPTIONS = (
+    "gradient_clip_val",
+    "accumulate_grad_batches",
+)  # for the Trainer, or for the class that takes the steps
+
+
+def build(node: DictConfig, *left_out: str, **arguments: Any) -> Any:
+    """What a node describes, resolved once and then checked: an interpolation may give something else each time."""
+    plain = OmegaConf.create(OmegaConf.to_container(node, resolve=True))
+    for key in left_out:
+        del plain[key]
+    for path, value in walk(plain):
+        require_trusted(path, value)
+        if value in MOVED:
+            OmegaConf.update(plain, ".".join(path), MOVED[value])
+    return instantiate(plain, _convert_="all", **arguments)
+
+
+def make_trainer(cfg: DictConfig) -> Trainer:
+    """A lightning.Trainer with the loggers and callbacks of the configuration.
+
+    ``cfg.trainer.steps_per_batch`` is filled in where it is ``auto``.
+    """
+    torch.set_float32_matmul_precision(cfg.trainer.matmul_precision)
+    callbacks = [build(callback) for callback in cfg.callbacks.values()]
+    choose_steps_per_batch(cfg, callbacks)
+    for_others = OWN_OPTIONS if cfg.trainer.steps_per_batch == 1 else (*OWN_OPTIONS, *STEP_OPTIONS)
+    return Trainer(
+        **{key: value for key, value in cfg.trainer.items() if key not in for_others},
+        logger=[build(logger) for logger in cfg.logger.values()],
+        callbacks=[StopConditions(cfg.trainer.max_steps), *callbacks],
+        plugins=[DurableCheckpointIO(), *([LightningEnvironment()] if torch.distributed.is_initialized() else [])],
+        default_root_dir=cfg.run_dir,
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+        enable_model_summary=False,
+        enable_progress_bar="progress_bar" in cfg.callbacks,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+    )
+
+
+def choose_steps_per_batch(cfg: DictConfig, callbacks: Sequence[Callback]) -> None:
+    """Replace ``auto``: many steps a hook, or one where something acts on single steps; say which and why.
+
+    Raises:
+        ConfigError: if many are asked for beside an option that counts batches.
+    """
+    needs = what_needs_single_steps(cfg.trainer, callbacks)
+    if cfg.trainer.steps_per_batch == "auto":
+        cfg.trainer.steps_per_batch = 1 if needs else STEPS_PER_BATCH
+        if needs:
+            log.info("%s acts on single optimiser steps: the textbook class trains (trainer.steps_per_batch=1)", needs)
+    elif needs and cfg.trainer.steps_per_batch > 1:
+        steps = cfg.trainer.steps_per_batch
+        if needs.startswith("trainer."):
+            raise ConfigError(f"trainer.steps_per_batch={steps}: {needs} is of single batches; must be 1 or auto")
+        log.warning("%s acts on single optimiser steps; trainer.steps_per_batch=%d hides most of them", needs, steps)
+
+
+def make_datamodule(cfg: DictConfig, trainer: Trainer) -> FashionMNISTDataModule:
+    """The data, loaded and on the trainer's device."""
+    every_n_steps = cfg.trainer.checkpoint_every_n_steps
+    datamodule = build(
+        cfg.data,
+        seed=cfg.seed,
+        steps_per_batch=cfg.trainer.steps_per_batch,
+        break_every=every_n_steps and every_n_steps * cfg.trainer.accumulate_grad_batches,
+        evaluate_each_epoch=list(cfg.evaluate_each_epoch),
+    )
+    datamodule.trainer = trainer
+    datamodule.setup()
+    return datamodule
+
+
+def count_steps(cfg: DictConfig, datamodule: FashionMNISTDataModule) -> int:
+    """Optimiser steps in the whole run."""
+    per_epoch = math.ceil(datamodule.batches_per_epoch / cfg.trainer.accumulate_grad_batches)
+    steps = per_epoch * cfg.trainer.max_epochs
+    return steps if cfg.trainer.max_steps < 0 else min(steps, cfg.trainer.max_steps)
+
+
+def make_classifier(cfg: DictConfig, model: torch.nn.Module, datamodule: FashionMNISTDataModule) -> Classifier:
+    """The LightningModule, with the whole configuration as its hyper-parameters."""
+    parts = model, build(cfg.loss), build(cfg.optimizer), build(cfg.scheduler, "interval")
+    options = {
+        "scheduler_interval": cfg.scheduler.interval,
+        "l1": cfg.regularization.l1,
+        "decay_biases": cfg.regularization.decay_biases,
+        "flip_average": cfg.flip_average,
+        "watched": datamodule.watched,
+    }
+    if cfg.trainer.steps_per_batch == 1:
+        classifier = Classifier(*parts, **options)
+    else:
+        options |= {key: cfg.trainer[key] for key in (*STEP_OPTIONS, "max_steps")}
+        classifier = ChunkedClassifier(*parts, batch_size=cfg.data.batch_size, **options)
+    configuration = {**OmegaConf.to_container(cfg, resolve=True), "dataset": datamodule.dataset}
+    configuration["scaling"] = asdict(datamodule.scale)  # so that the checkpoint is of use without the data
+    if cfg.ckpt_path is not None:
+        try:
+            earlier = load_checkpoint(Path(cfg.ckpt_path))["hyper_parameters"]
+        except CheckpointError as error:
+            raise ConfigError(f"ckpt_path={error}") from error
+        require_same(earlier, configuration, cfg.ckpt_path)
+        if datamodule.rank == 0:
+            keep_configuration(cfg)
+    classifier.save_hyperparameters(configuration, logger=False)
+    return classifier

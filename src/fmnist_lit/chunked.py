@@ -1,0 +1,156 @@
+"""The classifier, several optimiser steps a hook: the same bits as the textbook's, at the cost of a bare loop."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+    Timer,
+    WeightAveraging,
+)
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from fmnist_lit.classifier import Classifier
+from fmnist_lit.processes.signals import stop_request
+
+STEPS_PER_BATCH = 50  # so that the Trainer's hooks cost nothing
+# lightning.Trainer's options that count or time batches
+COUNT_BATCHES = ("fast_dev_run", "limit_train_batches", "overfit_batches", "val_check_interval", "profiler")
+STEP_HOOKS = (
+    *("on_train_batch_start", "on_train_batch_end", "on_before_zero_grad", "on_before_backward", "on_after_backward"),
+    "on_before_optimizer_step",
+)
+
+
+class ChunkedClassifier(Classifier):
+    """The Trainer hands ``training_step`` a chunk, the rows of several batches on end; it takes a step for each batch.
+
+    That spreads the cost of the Trainer's hooks over the chunk. It is why optimisation is manual, and why what happens
+    at each optimiser step (clipping, accumulation, schedules, ``max_steps``) is decided here.
+
+    Args:
+        batch_size: rows of a batch; ``training_step`` splits its chunk by it.
+        gradient_clip_val: largest norm of the whole gradient; None for no limit.
+        accumulate_grad_batches: batches whose mean gradient makes an optimiser step.
+        max_steps: stop after so many optimiser steps; -1 for no limit.
+        classifier: what ``Classifier`` takes.
+    """
+
+    def __init__(
+        self,
+        *classifier: Any,
+        batch_size: int,
+        gradient_clip_val: float | None = None,
+        accumulate_grad_batches: int = 1,
+        max_steps: int = -1,
+        **options: Any,
+    ) -> None:
+        super().__init__(*classifier, **options)
+        self.automatic_optimization = False
+        self.batch_size = batch_size
+        self.gradient_clip_val = gradient_clip_val
+        self.accumulate_grad_batches = accumulate_grad_batches
+        self.max_steps = max_steps
+        self.in_last_batch = False  # of its epoch, not of a chunk
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_current_fx_name":  # Lightning notes its hook twelve times a step; nn.Module takes 2 % of an epoch
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        configured: Any = super().configure_optimizers()
+        del configured["lr_scheduler"]["monitor"]  # who steps by hand looks it up by hand
+        return configured
+
+    @property
+    def is_last_batch(self) -> bool:
+        return self.in_last_batch
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        self.in_last_batch = False
+
+    def training_step(self, chunk: tuple[Tensor, Tensor], chunk_index: int) -> None:  # type: ignore[override]
+        batches = list(zip(*(rows.split(self.batch_size) for rows in chunk), strict=True))
+        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        alone, step = self.trainer.world_size == 1, self.global_step
+        for index, batch in enumerate(batches, start=1):
+            self.in_last_batch = index == len(batches) and self.trainer.is_last_batch
+            loss = super().training_step(batch, index)
+            self.manual_backward(loss / self.accumulate_grad_batches if self.accumulate_grad_batches > 1 else loss)
+            if self.progress.batches % self.accumulate_grad_batches and not self.in_last_batch:
+                continue
+            optimizer.step()
+            optimizer.zero_grad()
+            if self.scheduler_interval == "step":
+                scheduler.step()
+            step += 1
+            if step == self.max_steps or (alone and stop_request.signum is not None):
+                self.trainer.should_stop = True
+                break
+        self.progress.flush()
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        super().on_before_optimizer_step(optimizer)
+        if self.gradient_clip_val is not None:
+            self.configure_gradient_clipping(optimizer, self.gradient_clip_val, "norm")
+
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        if self.scheduler_interval == "epoch":
+            scheduler = self.lr_schedulers()
+            if isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step(self.trainer.callback_metrics["loss/val"])
+            else:
+                scheduler.step()
+
+
+def what_needs_single_steps(options: Mapping[str, Any], callbacks: Iterable[Callback]) -> str | None:
+    """The first of the Trainer's options or callbacks that acts on, counts or times single batches; None if none does.
+
+    Args:
+        options: of lightning.Trainer, by name, those that were given.
+        callbacks: Lightning's, ours or anybody's.
+    """
+    named = [f"trainer.{name}" for name in COUNT_BATCHES if options.get(name)]
+    acting = [type(callback).__name__ for callback in callbacks if acts_by_step(callback)]
+    return next(iter([*named, *acting]), None)
+
+
+def acts_by_step(callback: Callback) -> bool:
+    """Whether a callback acts at single optimiser steps, so that it would miss most of those of a chunk.
+
+    A class that copes with chunks says so by ``copes_with_chunks = True``.
+    """
+    match callback:
+        case Callback(copes_with_chunks=True) | Timer():
+            return False
+        case LearningRateMonitor():
+            return callback.logging_interval != "epoch"
+        case ModelCheckpoint():  # it has no public word for it
+            return bool(callback._every_n_train_steps or callback._train_time_interval)
+        case (
+            BatchSizeFinder()
+            | GradientAccumulationScheduler()
+            | LearningRateFinder()
+            | StochasticWeightAveraging()
+            | WeightAveraging()
+        ):
+            return True
+    return any(is_overridden(callback, hook) for hook in STEP_HOOKS)
+
+
+def is_overridden(callback: Callback, hook: str) -> bool:
+    """Whether a callback has a hook of its own, in its class or, as LambdaCallback, in itself."""
+    return getattr(getattr(callback, hook), "__func__", None) is not getattr(Callback, hook)

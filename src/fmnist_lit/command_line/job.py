@@ -1,0 +1,187 @@
+"""One Hydra job: a run whose status is on disk whatever happens to it."""
+
+import contextlib
+import functools
+import gc
+import logging
+import math
+import os
+import shlex
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from fmnist_lit.config import ConfigError
+from fmnist_lit.config.check import check_configuration
+from fmnist_lit.config.rules import DATASETS
+from fmnist_lit.processes import ranks, workers
+from fmnist_lit.processes.signals import InterruptedRunError, stop_request
+from fmnist_lit.run import names  # noqa: F401  registers the resolvers that name folders, in a worker too
+from fmnist_lit.run.files import read_json, remove_orphans, write_json
+from fmnist_lit.run.status import DivergedError
+
+log = logging.getLogger(__name__)
+
+TRAIN = "fmnist_lit.train.train"  # by name: importing it takes seconds
+FIGURES = ("test_accuracy", "test_loss", "val_accuracy", "val_loss", "train_accuracy", "train_loss", "best_epoch")
+
+
+def run_job(cfg: DictConfig) -> float:
+    """Train as ``cfg`` says and leave ``results.json`` with the status.
+
+    Returns:
+        The validation accuracy, for sweepers that optimise one; if there is none, NaN, in a sweep 0.
+
+    Raises:
+        SystemExit: with 128 + the signal's number, if a signal interrupted the run and not only one of several that
+            run in processes of their own, or with 1 if it did not complete and ``sweep.fail_fast`` is set; that ends a
+            sweep too. With 2, outside a sweep, if it may not be resumed so.
+    """
+    place = ranks.outside()
+    if place is not None and place.rank:
+        return follow(cfg, place.rank)
+    run_dir = Path(cfg.run_dir)
+    earlier, refused = read_json(run_dir / "results.json"), False
+    results: dict[str, Any] = {"status": "running", **dict.fromkeys(FIGURES), "seed": cfg.seed}
+    logging.raiseExceptions = "HYDRA_FULL_ERROR" in os.environ  # a log that cannot be written ends no run
+    results["started"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    with stop_request.listening(), workers.working(run_dir):
+        try:
+            with noting_the_end(cfg, results):
+                for folder in (run_dir, run_dir / "checkpoints"):
+                    remove_orphans(folder)
+                write_json(run_dir / "results.json", results)
+                check_configuration(cfg)  # again: what could not be resolved before there was a run folder is known now
+                results |= {"status": "completed", **training(cfg)(cfg)}
+        except InterruptedRunError as stop:
+            results |= {"status": "interrupted", "signal": str(stop)}
+            log.error("Interrupted by %s. %s", stop, resume_hint(run_dir))
+        except ConfigError as error:  # of a run to resume: what is known of that stays
+            results = earlier or results | {"status": "failed", "error": str(error)}
+            log.error("error: %s", error)
+            refused = bool(earlier)
+        with stop_request.deferring():
+            try:
+                write_json(run_dir / "results.json", results)
+            except OSError as error:
+                log.error("Failed: %s cannot be written: %s", run_dir / "results.json", error)
+    job_alone = workers.in_worker() and workers.sweep_is_led()
+    if stop_request.signum is not None and not job_alone:
+        raise SystemExit(128 + stop_request.signum)
+    if refused and not in_sweep():
+        raise SystemExit(2)
+    if results["status"] == "completed":
+        log.info("%s", summary(run_dir, results))
+    elif cfg.sweep.fail_fast:
+        raise SystemExit(1)
+    none = 0.0 if in_sweep() else math.nan  # a sweeper that optimises needs a number
+    return none if results["val_accuracy"] is None else float(results["val_accuracy"])
+
+
+def training(cfg: DictConfig) -> Callable[[DictConfig], dict[str, Any]]:
+    """What trains: a function of the configuration to the figures for ``results.json``.
+
+    It is imported only now, and not at all here where processes of their own will train.
+    """
+    ranks.require_world_size(cfg)
+    if ranks.outside() is None and ranks.num_processes(cfg) > 1:
+        return functools.partial(ranks.train_on_ranks, TRAIN, ranks.num_processes(cfg))
+    gc.disable()  # what an import makes stays, and looking through it for garbage takes a fifth of the time
+    try:
+        return ranks.find_function(TRAIN)
+    finally:
+        gc.enable()
+
+
+@contextlib.contextmanager
+def noting_the_end(cfg: DictConfig, results: dict[str, Any]) -> Iterator[None]:
+    """Put into ``results`` how a run ended that did not complete, in the terms of ``results.json``.
+
+    Raises:
+        ConfigError, InterruptedRunError: which are for the caller.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except DivergedError as error:
+        log.error("Diverged: %s. A lower optimizer.lr than %s usually helps.", error, cfg.optimizer.get("lr"))
+        results |= {"status": "diverged", "diverged_step": error.step}
+    except (Exception, SystemExit) as error:  # what exits from within a job ends that job, not its sweep
+        message = reason_in_a_line(error)
+        log.exception("Failed: %s", message)  # with the traceback in train.log
+        results |= {"status": "failed", "error": message}
+
+
+def reason_in_a_line(error: BaseException) -> str:
+    """What went wrong; of a part that Hydra could not build, why it could not."""
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).split("\n")
+    return f"{type(error).__name__}: {next(filter(None, map(str.strip, lines)), '')}".removesuffix(": ")
+
+
+def follow(cfg: DictConfig, rank: int) -> float:
+    """Take part in a run that another process, rank 0, writes and tells of; NaN.
+
+    Raises:
+        SystemExit: as ``run_job``, and with 1 if this rank failed, unless in a sweep.
+    """
+    logging.disable()
+    warnings.simplefilter("ignore")
+    results: dict[str, Any] = {}
+    with stop_request.listening(), contextlib.suppress(InterruptedRunError, ConfigError), noting_the_end(cfg, results):
+        check_configuration(cfg)
+        results |= {"status": "completed", **training(cfg)(cfg)}
+    if "error" in results:
+        print(f"rank {rank}: {results['error']}", file=sys.stderr)
+    if stop_request.signum is not None:
+        raise SystemExit(128 + stop_request.signum)
+    if results.get("status") != "completed" and (cfg.sweep.fail_fast or not in_sweep()):
+        raise SystemExit(1)
+    return math.nan
+
+
+def resume_hint(run_dir: Path) -> str:
+    """What to type after an interruption."""
+    if (run_dir / "checkpoints" / "last.ckpt").exists():
+        return f"Go on with: python -m fmnist_lit {shlex.quote(f'ckpt_path={relative(run_dir)}')}"
+    return "No step was taken."
+
+
+def in_sweep() -> bool:
+    """Whether this is one job of several."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def summary(run_dir: Path, results: dict[str, Any]) -> str:
+    """What a person wants to know at the end of a run."""
+    data = DATASETS[results["dataset"]]
+    chosen = "" if results["best_epoch"] is None else f", weights of epoch {results['best_epoch']} (best on validation)"
+    shown = relative(run_dir)
+    flipped = []
+    if "test_accuracy_flip_average" in results:
+        figures = 100 * results["test_accuracy_flip_average"], results["test_loss_flip_average"]
+        flipped = ["  averaged over flips {:.1f} %, average loss {:.3f}".format(*figures)]
+    curves = shown if shown.is_absolute() else Path(*shown.parts[:1])
+    lines = [
+        f"{data}{chosen}",
+        f"  test accuracy {100 * results['test_accuracy']:.1f} %, average loss {results['test_loss']:.3f}",
+        *flipped,
+        f"  run folder    {shown}",
+        f"  curves        tensorboard --logdir {shlex.quote(str(curves))}",
+    ]
+    return "\n".join(lines)
+
+
+def relative(path: Path) -> Path:
+    """A path as a person in the current folder would write it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

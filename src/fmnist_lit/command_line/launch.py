@@ -1,0 +1,79 @@
+"""A command line, from its words to its exit code."""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import filelock
+import hydra
+from hydra._internal.utils import get_args_parser
+
+from fmnist_lit.command_line.job import run_job
+from fmnist_lit.command_line.messages import already_led
+from fmnist_lit.command_line.prepare import CONF, check_sources, composer, prepare, prepare_together
+from fmnist_lit.config import ConfigError
+from fmnist_lit.config.overrides import first_values, parse, path_as_typed
+from fmnist_lit.processes import ranks
+from fmnist_lit.processes.signals import InterruptedRunError, stop_request
+from fmnist_lit.run.status import EXIT_CODES, read_status
+
+
+def launch(arguments: Sequence[str]) -> int:
+    """Run a command line.
+
+    Returns:
+        The exit code: 0 completed, 1 failed or diverged, 2 a bad configuration, 128 + the number of a signal.
+    """
+    args = get_args_parser().parse_intermixed_args(list(arguments))
+    flags = [argument for argument in arguments if argument not in args.overrides]
+    args.overrides = [path_as_typed(word) for word in args.overrides]
+    if not os.environ.get("FMNIST_DATA_DIR"):
+        os.environ.pop("FMNIST_DATA_DIR", None)  # empty is as good as unset
+    hydra_main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run_job)
+    place = ranks.outside()
+    follows = place is not None and place.rank > 0
+    try:
+        check_sources(args)
+        if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
+            if args.cfg:  # Hydra's own words for what cannot be composed fill a screen
+                with composer(args) as compose:
+                    compose(*first_values(parse(args.overrides)))
+            if not follows:
+                hydra_main()
+            return 0
+        start = prepare(args) if place is None else prepare_together(args, place)
+        if start.complete:
+            if not follows:
+                print(f"{start.folder} is complete; a higher trainer.max_epochs goes on with it")
+            return 0
+        sys.argv[1:] = [*flags, *start.overrides]
+        leading: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if start.sweep_launcher is not None:
+            from fmnist_lit.command_line.sweeps import leading_sweep
+
+            leading = leading_sweep(start.folder, start.sweep_launcher)
+        with leading:
+            hydra_main()
+    except SystemExit as end:  # a signal, a refusal, fail_fast, or a launcher that gave up
+        return int(end.code or 0)
+    except (InterruptedRunError, KeyboardInterrupt):  # before the first job, or between two
+        signum = signal.Signals(stop_request.signum or signal.SIGINT)
+        print(f"Interrupted by {signum.name}.", file=sys.stderr)
+        return 128 + signum
+    except filelock.Timeout:
+        print(f"error: {already_led(start.folder)}", file=sys.stderr)
+        return 2
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if follows:
+        return 0
+    return exit_code(start.run_folders())
+
+
+def exit_code(run_dirs: Iterable[Path]) -> int:
+    """The worst of the statuses in run folders; a run that left none has failed."""
+    return max((EXIT_CODES.get(read_status(run_dir) or "", 1) for run_dir in run_dirs), default=1)

@@ -1,0 +1,41 @@
+"""What a person at the keyboard reads when something cannot be done."""
+
+import difflib
+import re
+from pathlib import Path
+
+from fmnist_lit.config.check import TOP_LEVEL_KEYS, unknown_key
+from fmnist_lit.config.rules import RULES
+
+# Hydra's plugins that are extras in pyproject.toml, and what they have to be told
+EXTRAS = {
+    "hydra/launcher=joblib": "joblib",
+    "hydra/launcher=submitit_local": "submitit",
+    "hydra/launcher=submitit_slurm": "submitit",
+    "hydra/launcher=ray": "ray",
+    "hydra/sweeper=optuna": "optuna",
+}
+
+
+def explain_hydra_error(error: Exception) -> str:
+    """Hydra's message in a line, with the nearest known key or the options there are."""
+    text = str(error).strip()
+    if match := re.search(r"Could not override '([^']+)'", text):
+        if match[1] in RULES:
+            return f"{match[1]}: the chosen {match[1].split('.')[0]} has no such key"
+        return unknown_key(match[1], [*RULES, *TOP_LEVEL_KEYS])
+    if match := re.search(r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':((?:\n\t\S+)+)", text):
+        group, option, options = match[1], match[2], match[3].split()
+        if extra := EXTRAS.get(f"{group}={option}"):
+            return f"{group}={option}: is not installed; pip install 'fmnist_lit[{extra}]'"
+        nearest = difflib.get_close_matches(option, options, n=1)
+        return f"{group}={option}: must be one of {', '.join(options)}" + (
+            f"; did you mean {nearest[0]}?" if nearest else ""
+        )
+    whole = f"{text} ({error.__cause__})" if error.__cause__ else text
+    return " ".join(whole.split())[:300]
+
+
+def already_led(sweep_dir: Path) -> str:
+    """An error text for a sweep that runs."""
+    return f"hydra.sweep.dir={sweep_dir}: a sweep, or a job that one left, is running in it; wait for it or stop it"

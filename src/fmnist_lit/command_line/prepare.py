@@ -1,0 +1,176 @@
+"""From the words of a command line to a checked configuration in a folder of its own."""
+
+import argparse
+import contextlib
+import functools
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import hydra
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fmnist_lit.command_line.folders import make_folder, require_room
+from fmnist_lit.command_line.messages import explain_hydra_error
+from fmnist_lit.config import ConfigError
+from fmnist_lit.config.check import check_configuration
+from fmnist_lit.config.overrides import first_values, merge, parse, quoted, representatives
+from fmnist_lit.processes import ranks
+from fmnist_lit.run import (
+    names,  # noqa: F401  registers the resolvers that name folders
+    resume,
+)
+
+INSTALLED_CONF = Path(__file__).parents[1] / "conf"
+CONF = INSTALLED_CONF if INSTALLED_CONF.is_dir() else Path(__file__).parents[3] / "conf"
+Compose = Callable[..., DictConfig]  # of overrides
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a command line comes to: the run or sweep folder, and the overrides for Hydra."""
+
+    folder: Path
+    overrides: list[str]
+    sweep_launcher: DictConfig | None = None  # of a sweep, the configuration of Hydra's launcher
+    complete: bool = False  # resuming a run that has nothing left to do
+
+    def run_folders(self) -> list[Path]:
+        """The folders of the runs that have begun."""
+        if self.sweep_launcher is None:
+            return [self.folder]
+        return [path.parent for path in self.folder.glob("*/results.json")]
+
+
+def check_sources(args: argparse.Namespace) -> None:
+    """Refuse to read configurations from where reading them could run code."""
+    if args.experimental_rerun:
+        raise ConfigError("--experimental-rerun: not supported, it would load a pickle; give the overrides instead")
+    for flag, value in (("--config-path", args.config_path), ("--config-name", args.config_name)):
+        if value is not None:
+            raise ConfigError(f"{flag}={value}: not supported; add a folder of configurations with --config-dir")
+    for override in parse(args.overrides):
+        if override.key_or_group == "hydra.searchpath" and re.search(r"pkg:|\$\{", override.input_line):
+            raise ConfigError(f"{override.input_line}: must be folders; a package would be imported")
+
+
+def prepare_together(args: argparse.Namespace, place: ranks.Place) -> Start:
+    """``prepare`` in rank 0; the other ranks get what came of it, so that all share a folder.
+
+    Raises:
+        ConfigError: in rank 0, which says what is wrong for all.
+        SystemExit: with 2, in the others then.
+    """
+    if place.rank:
+        received = ranks.receive(place)
+        if not received:
+            raise SystemExit(2)
+        folder, overrides, complete = json.loads(received)
+        return Start(Path(folder), [*overrides, "hydra.output_subdir=null"], complete=complete)
+    try:
+        start = prepare(args)
+    except ConfigError:
+        ranks.broadcast(place, "")
+        raise
+    ranks.broadcast(place, json.dumps([str(start.folder), start.overrides, start.complete]))
+    return start
+
+
+def prepare(args: argparse.Namespace) -> Start:
+    """Check every configuration that the command line would run, then make its folder.
+
+    Raises:
+        ConfigError: if anything is not allowed; no folder is left behind.
+    """
+    with composer(args) as compose:
+        given = parse(args.overrides)
+        cfg = compose(*first_values(given))
+        multirun = args.multirun or cfg.hydra.mode == RunMode.MULTIRUN
+        if multirun:
+            params = parse([f"{key}={value}" for key, value in (cfg.hydra.sweeper.get("params") or {}).items()])
+            if any(override.key_or_group == "hydra.searchpath" for override in params):
+                raise ConfigError("hydra.sweeper.params: hydra.searchpath may be given on the command line only")
+            swept = merge(params, given)
+        elif several := [override for override in given if override.is_sweep_override()]:
+            raise ConfigError(f"{several[0].input_line}: several values; add -m to run them all")
+        else:
+            swept = given
+        if multirun and (place := ranks.outside()) is not None:
+            raise ConfigError(
+                f"-m under {place.starter}: start a sweep by itself, trainer=ddp starts the processes of each job"
+            )
+        for overrides in representatives(swept):
+            cfg = compose(*overrides)
+            check_configuration(cfg)
+            ranks.require_world_size(cfg)
+        if cfg.ckpt_path is not None:
+            if multirun:
+                raise ConfigError(f"ckpt_path={cfg.ckpt_path}: resumes one run; it cannot be part of a sweep")
+            run_dir, checkpoint = resume.locate(cfg.ckpt_path)
+            if run_dir is not None:
+                return prepare_resume(run_dir, checkpoint, given, compose)
+        key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+        named = any(override.key_or_group == key for override in given)
+        folder = make_folder(key, lambda: Path(OmegaConf.select(compose(*first_values(given)), key)), named)
+        overrides = list(args.overrides) if named else [*args.overrides, f"{key}={quoted(folder)}"]
+        if not multirun:
+            return Start(folder, overrides)
+        from fmnist_lit.command_line.sweeps import plan_sweep  # a run needs nothing of it
+
+        overrides += plan_sweep(folder, cfg, swept, given)
+        return Start(folder, overrides, sweep_launcher=cfg.hydra.launcher)
+
+
+def prepare_resume(run_dir: Path, checkpoint: Path, given: Sequence[Override], compose: Compose) -> Start:
+    """Go on with the run that ``checkpoint`` belongs to, with its command line under the given one.
+
+    In its own folder, unless the given command line names another.
+    """
+    own = ("ckpt_path", "hydra.run.dir")
+    folder = run_dir
+    if any(override.key_or_group == "hydra.run.dir" for override in given):
+        folder = Path(compose(*first_values(given)).hydra.run.dir).absolute()
+    in_place = folder.resolve() == run_dir.resolve()
+    under, over = (
+        [override for override in overrides if override.key_or_group not in own]
+        for overrides in (parse(resume.earlier_overrides(run_dir)), given)
+    )
+    overrides = [override.input_line for override in merge(under, over)]
+    overrides += [f"ckpt_path={quoted(checkpoint)}", f"hydra.run.dir={quoted(folder)}"]
+    cfg = compose(*overrides)
+    check_configuration(cfg)
+    ranks.require_world_size(cfg)
+    now = OmegaConf.to_container(cfg, resolve=False)
+    del now["hydra"]
+    earlier = resume.earlier_config(run_dir)
+    resume.require_same(earlier, now, run_dir)
+    if resume.is_complete(run_dir, earlier, now):
+        return Start(run_dir, overrides, complete=True)
+    if in_place:
+        require_room("ckpt_path", folder)
+        overrides.append("hydra.output_subdir=null")  # Hydra writes over what is there; resume.keep_configuration
+    else:
+        make_folder("hydra.run.dir", lambda: folder, named=True)
+    return Start(folder, overrides)
+
+
+@contextlib.contextmanager
+def composer(args: argparse.Namespace) -> Iterator[Compose]:
+    """Compose configurations as Hydra itself will for this command line, running nothing; each once, it takes 40 ms."""
+    extra = [f"hydra.searchpath=[{quoted(Path(args.config_dir).absolute())}]"] if args.config_dir else []
+
+    @functools.cache
+    def compose(*overrides: str) -> DictConfig:
+        try:
+            return hydra.compose("config", [*extra, *overrides], return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            raise ConfigError(explain_hydra_error(error)) from error
+
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        yield compose

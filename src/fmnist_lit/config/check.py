@@ -1,0 +1,124 @@
+"""Whether a composed configuration may run: its keys, its values, what they come to together, and whom it trusts."""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
+
+from fmnist_lit.config import ConfigError
+from fmnist_lit.config.rules import FINITE, RULES, TRAIN_IMAGES
+from fmnist_lit.config.trust import require_trusted, require_written_out
+
+DEEPEST = 40  # levels; deeper is a configuration that refers to itself
+GROUPS = ("data", "model", "loss", "optimizer", "scheduler", "trainer", "logger", "callbacks")
+TOP_LEVEL_KEYS = {
+    *(*GROUPS, "regularization", "sweep", "hydra"),
+    *("seed", "num_threads", "ckpt_path", "evaluate_each_epoch", "flip_average", "run_dir", "total_steps"),
+}
+CLOSED_GROUPS = ("data", "model", "regularization", "sweep")  # whose every key is in RULES
+REQUIRED_KEYS = {
+    *(TOP_LEVEL_KEYS - {"hydra"}),
+    *(key for key in RULES if key.split(".")[0] in (*CLOSED_GROUPS, "trainer")),
+    *(f"{group}._target_" for group in ("data", "model", "loss", "optimizer", "scheduler")),
+    "scheduler.interval",
+}
+
+
+def check_configuration(cfg: DictConfig) -> None:
+    """Accept a composed configuration, with or without its ``hydra`` node, or say what is wrong with it.
+
+    Raises:
+        ConfigError: at the first thing that is not allowed.
+    """
+    require_written_out(OmegaConf.to_container(cfg, resolve=False))
+    missing = set(REQUIRED_KEYS)
+    for path, value in walk(cfg):
+        require_trusted(path, value)
+        key = ".".join(path)
+        missing.discard(key)
+        if path[0] != "hydra":
+            check_value(key, path, value)
+    if missing:
+        raise ConfigError(f"{min(missing)}: missing, nothing runs without it")
+    check_combinations(cfg)
+
+
+def check_value(key: str, path: tuple[str, ...], value: Any) -> None:
+    """Refuse a key that nobody reads, and a value of the wrong type or out of range."""
+    known = key in RULES or path[1:] == ("_target_",) or any(rule.startswith(f"{key}.") for rule in RULES)
+    item = path[-1].isdigit()  # of a list, which its own rule judges
+    unread = path[0] in CLOSED_GROUPS and not (known or item)
+    if path[0] not in TOP_LEVEL_KEYS or unread:
+        raise ConfigError(unknown_key(key, RULES))
+    if key in GROUPS and not isinstance(value, DictConfig):
+        raise ConfigError(f"{key}={as_typed(value)}: must be the name of a file in conf/{key}")
+    if path[0] in ("callbacks", "logger") and len(path) == 2 and not isinstance(value, DictConfig):
+        raise ConfigError(f"{key}={as_typed(value)}: must have a _target_; ~{key} leaves it out")
+    try:
+        plain = OmegaConf.to_container(value, resolve=True) if isinstance(value, ListConfig) else value
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{key}={value}: cannot be resolved: {str(error).splitlines()[0]}") from error
+    rule = RULES.get(key, FINITE if isinstance(plain, float) else None)
+    if rule is not None and not rule.check(plain):
+        raise ConfigError(f"{key}={as_typed(plain)}: must be {rule.allowed}")
+
+
+def as_typed(value: Any) -> str:
+    """A value as a person would type it."""
+    return {"True": "true", "False": "false", "None": "null"}.get(str(value), str(value))
+
+
+def walk(node: DictConfig | ListConfig, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every path in the tree with its value; an interpolation that waits for Hydra to run gives its text.
+
+    Raises:
+        ConfigError: if an interpolation can never be resolved, or the tree contains itself.
+    """
+    if len(path) > DEEPEST:
+        raise ConfigError(f"{'.'.join(path[:3])}…: nested more than {DEEPEST} levels deep")
+    keys = sorted(node, key=lambda key: key == "hydra") if isinstance(node, DictConfig) else range(len(node))
+    for key in keys:  # Hydra's own last: its folder names repeat what is wrong elsewhere
+        here = (*path, str(key))
+        try:
+            value = node[key]
+        except (InterpolationToMissingValueError, MissingMandatoryValue):
+            value = OmegaConf.to_container(node, resolve=False)[key]
+        except OmegaConfBaseException as error:
+            value = OmegaConf.to_container(node, resolve=False)[key]
+            if "HydraConfig was not set" not in str(error):
+                reason = str(error).splitlines()[0]
+                raise ConfigError(f"{'.'.join(here)}={value}: cannot be resolved: {reason}") from error
+        if isinstance(value, dict | list):  # what a resolver such as oc.decode makes
+            value = OmegaConf.create(value)
+        yield here, value
+        if isinstance(value, DictConfig | ListConfig):
+            yield from walk(value, here)
+
+
+def check_combinations(cfg: DictConfig) -> None:
+    """Refuse values that are fine alone and wrong together."""
+    train_size = cfg.data.train_size or TRAIN_IMAGES - cfg.data.val_size
+    if train_size + cfg.data.val_size > TRAIN_IMAGES:
+        raise ConfigError(
+            f"data.train_size={cfg.data.train_size} and data.val_size={cfg.data.val_size}: "
+            f"together more than the {TRAIN_IMAGES} training images"
+        )
+    if "ReduceLROnPlateau" in cfg.scheduler._target_ and not (cfg.data.val_size and "val" in cfg.evaluate_each_epoch):
+        raise ConfigError("scheduler=plateau follows the validation loss: needs data.val_size > 0 and val evaluated")
+    if cfg.optimizer.get("nesterov") and not cfg.optimizer.get("momentum"):
+        raise ConfigError("optimizer.nesterov=true: needs optimizer.momentum > 0")
+    if "Muon" in cfg.optimizer._target_ and not cfg.model.hidden_sizes:
+        raise ConfigError("optimizer=muon: needs a hidden layer, but model.hidden_sizes is empty")
+    if cfg.model.batch_norm and train_size % cfg.data.batch_size == 1:
+        raise ConfigError(
+            f"data.batch_size={cfg.data.batch_size}: leaves a last batch of one image, which model.batch_norm=true "
+            "cannot normalise"
+        )
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """An error text that names the nearest known key."""
+    nearest = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
+    return f"{key}: no such key" + (f"; did you mean {nearest[0]}?" if nearest else "; --cfg job shows all keys")

@@ -1,0 +1,114 @@
+"""The range of every number and the options of every choice: the one file to edit for a new one."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value may be: ``check`` accepts it or not, ``allowed`` says in words what it accepts."""
+
+    allowed: str
+    check: Callable[[Any], bool]
+
+    def __or__(self, other: "Rule") -> "Rule":
+        return Rule(f"{self.allowed} or {other.allowed}", lambda value: self.check(value) or other.check(value))
+
+
+def integer(low: int, high: int | None = None) -> Rule:
+    """A whole number, not a truth value, within bounds that are included."""
+    allowed = f"a whole number >= {low}" if high is None else f"a whole number from {low} to {high}"
+    return Rule(allowed, lambda v: type(v) is int and low <= v and (high is None or v <= high))
+
+
+def number(condition: str, check: Callable[[float], bool] = lambda v: True) -> Rule:
+    """A finite number that meets a condition, whole or not."""
+    return Rule(
+        f"a finite number{condition and ' ' + condition}",
+        lambda v: type(v) in (int, float) and math.isfinite(v) and check(v),
+    )
+
+
+def one_of(*options: str) -> Rule:
+    """One of a few words."""
+    return Rule(", ".join(options), lambda v: v in options)
+
+
+def sequence_of(rule: Rule) -> Rule:
+    """A list, maybe empty, of what ``rule`` allows."""
+    return Rule(f"a list, each of it {rule.allowed}", lambda v: isinstance(v, list) and all(map(rule.check, v)))
+
+
+NULL = Rule("null", lambda v: v is None)
+BOOLEAN = Rule("true or false", lambda v: isinstance(v, bool))
+TEXT = Rule("text", lambda v: isinstance(v, str) and bool(v))
+POSITIVE = number("> 0", lambda v: v > 0)
+NOT_NEGATIVE = number(">= 0", lambda v: v >= 0)
+FRACTION = number(">= 0 and < 1", lambda v: 0 <= v < 1)
+DATASETS = {"fashion_mnist": "Fashion-MNIST", "synthetic": "SYNTHETIC stand-in for Fashion-MNIST"}  # for people
+TRAIN_IMAGES, TEST_IMAGES = 60_000, 10_000
+RULES = {
+    "seed": integer(0, 2**32 - 1),
+    "num_threads": integer(1, 1024) | NULL,
+    "ckpt_path": TEXT | NULL,
+    "total_steps": NULL,
+    "evaluate_each_epoch": sequence_of(one_of("val", "test")),
+    "flip_average": BOOLEAN,
+    "regularization.l1": NOT_NEGATIVE,
+    "regularization.decay_biases": BOOLEAN,
+    "sweep.fail_fast": BOOLEAN,
+    "data.source": one_of("auto", "fashion_mnist", "synthetic"),
+    "data.data_dir": TEXT,
+    "data.batch_size": integer(1, TRAIN_IMAGES),
+    "data.eval_batch_size": integer(1, TRAIN_IMAGES),
+    "data.val_size": integer(0, TRAIN_IMAGES - 1),
+    "data.train_size": integer(1, TRAIN_IMAGES) | NULL,
+    "data.test_size": integer(1, TEST_IMAGES) | NULL,
+    "data.shuffle": BOOLEAN,
+    "data.normalize": BOOLEAN,
+    "data.augmentation.flip": BOOLEAN,
+    "data.augmentation.shift": integer(0, 27),
+    "data.synthetic_seed": integer(0, 2**32 - 1),
+    "model.hidden_sizes": sequence_of(integer(1, 65_536)),
+    "model.activation": one_of("relu", "gelu", "silu", "tanh", "sigmoid", "elu", "leaky_relu"),
+    "model.dropout": FRACTION,
+    "model.batch_norm": BOOLEAN,
+    "optimizer.lr": POSITIVE,
+    "optimizer.adamw_lr": POSITIVE,
+    "optimizer.weight_decay": NOT_NEGATIVE,
+    "optimizer.adamw_weight_decay": NOT_NEGATIVE,
+    "optimizer.momentum": FRACTION,
+    "optimizer.betas": Rule("two numbers >= 0 and < 1", lambda v: sequence_of(FRACTION).check(v) and len(v) == 2),
+    "optimizer.eps": NOT_NEGATIVE,
+    "optimizer.alpha": FRACTION,
+    "optimizer.lr_decay": NOT_NEGATIVE,
+    "optimizer.nesterov": BOOLEAN,
+    "optimizer.ns_steps": integer(1, 99),
+    "optimizer.fused": BOOLEAN | NULL,
+    "callbacks.ema.decay": FRACTION,
+    "scheduler.interval": one_of("step", "epoch"),
+    "scheduler.step_size": integer(1),
+    "scheduler.gamma": POSITIVE,
+    "scheduler.factor": POSITIVE,
+    "scheduler.patience": integer(0),
+    "scheduler.pct_start": number("from 0 to 1", lambda v: 0 <= v <= 1),
+    "scheduler.warmup_fraction": FRACTION,
+    "scheduler.eta_min": NOT_NEGATIVE,
+    "scheduler.cycle_momentum": BOOLEAN,
+    "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
+    "trainer.strategy": one_of("auto", "ddp"),
+    "trainer.devices": integer(1, 1024) | one_of("auto") | sequence_of(integer(0)),
+    "trainer.precision": one_of("32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"),
+    "trainer.matmul_precision": one_of("highest", "high", "medium"),
+    "trainer.max_epochs": integer(1),
+    "trainer.max_steps": integer(1) | Rule("-1", lambda v: type(v) is int and v == -1),
+    "trainer.gradient_clip_val": POSITIVE | NULL,
+    "trainer.accumulate_grad_batches": integer(1),
+    "trainer.checkpoint_every_n_steps": integer(1) | NULL,
+    "trainer.steps_per_batch": integer(1) | one_of("auto"),
+    "loss.label_smoothing": number("from 0 to 1", lambda v: 0 <= v <= 1),
+}
+# Any other number, such as an option that a new optimiser brings
+FINITE = Rule("a finite number", math.isfinite)

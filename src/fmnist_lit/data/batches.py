@@ -1,0 +1,120 @@
+"""Whole batches sliced from memory, in an order that depends on (seed, epoch) alone."""
+
+import bisect
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fmnist_lit.data.images import Images
+
+if TYPE_CHECKING:
+    from fmnist_lit.data.datamodule import FashionMNISTDataModule
+
+CHUNK_ROWS = 4096  # 13 MB of float pixels; over 32 MB malloc maps fresh pages each time, which triples the scaling
+AUGMENTATION = 1  # the purpose that sets its generator apart from that of the order
+
+
+def epoch_generator(seed: int, epoch: int, *purpose: int) -> torch.Generator:
+    """A generator of its own for each epoch (from 0) and purpose, apart from torch's global one."""
+    mixed = int(np.random.SeedSequence([seed, epoch, *purpose]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return torch.Generator().manual_seed(mixed)
+
+
+def epoch_order(num_samples: int, seed: int, epoch: int) -> Tensor:
+    """The order of the samples in epoch ``epoch`` (from 0): a permutation (num_samples,) int64, the same anywhere."""
+    return torch.randperm(num_samples, generator=epoch_generator(seed, epoch))
+
+
+class TrainBatches:
+    """One epoch of chunks: each is the rows of several batches on end, for ``training_step`` to split again.
+
+    What augmentation does to an image depends on (seed, epoch, image) alone: not on its batch, its chunk, or where an
+    interrupted epoch goes on. Each rank of ``world_size`` gets its share of every batch.
+    """
+
+    def __init__(self, datamodule: "FashionMNISTDataModule") -> None:
+        self.datamodule = datamodule
+        images, world_size = datamodule.train_images, datamodule.world_size
+        batch_rows = datamodule.batch_size * world_size
+        num_samples = len(images)
+        if num_samples % batch_rows < world_size:  # a last batch in which some rank would have nothing to average
+            num_samples -= num_samples % batch_rows
+        self.num_samples = num_samples
+        self.batch_rows = batch_rows
+        self.num_batches = math.ceil(num_samples / batch_rows)
+        chunk = min(datamodule.steps_per_batch, max(1, CHUNK_ROWS // datamodule.batch_size))
+        breaks = set(range(0, self.num_batches, chunk))
+        if datamodule.break_every is not None:
+            breaks.update(range(0, self.num_batches, datamodule.break_every))
+        self.breaks = [*sorted(breaks), self.num_batches]
+        self.first_batch = 0  # where an interrupted epoch goes on
+
+    def __len__(self) -> int:
+        return len(self.breaks) - 1
+
+    def chunks_before(self, batches: int) -> int:
+        """How many whole chunks the first so many batches of an epoch make."""
+        return bisect.bisect_right(self.breaks, batches) - 1
+
+    def state_dict(self) -> dict[str, int]:
+        """Nothing that matters: how far an epoch is, only the classifier knows, and RunCheckpoint saves it."""
+        return {"batches": 0}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Let the next epoch begin after so many batches; how Lightning lets a loader go on in mid-epoch."""
+        self.first_batch = state["batches"]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        data = self.datamodule
+        images = data.train_images
+        first_batch, self.first_batch = self.first_batch, 0
+        order = None  # file order, sliced without a copy
+        if data.shuffle:
+            order = epoch_order(len(images), data.seed, data.epoch).to(images.labels.device)
+        elif data.world_size > 1:
+            order = torch.arange(len(images), device=images.labels.device)
+        augmentation, draws = data.augmentation, None
+        if augmentation:
+            generator = epoch_generator(data.seed, data.epoch, AUGMENTATION)
+            draws = augmentation.draw(len(images), generator, images.labels.device)
+        for start, stop in pairwise(self.breaks):
+            if stop <= first_batch:
+                continue
+            start = max(start, first_batch)
+            rows = slice(start * self.batch_rows, min(stop * self.batch_rows, self.num_samples))
+            if order is not None:
+                rows = self.rank_rows(order[rows])
+            batch = images[rows]
+            pixels = batch.pixels if draws is None else augmentation.apply(batch.pixels, draws[rows])
+            yield data.scale(pixels), batch.labels
+
+    def rank_rows(self, rows: Tensor) -> Tensor:
+        """The share of this rank of each batch in ``rows``; a short last batch is split as evenly as it can be."""
+        world_size, rank = self.datamodule.world_size, self.datamodule.rank
+        if world_size == 1:
+            return rows
+        return torch.cat([batch.tensor_split(world_size)[rank] for batch in rows.split(self.batch_rows)])
+
+
+class EvaluationBatches:
+    """All images once, in order, in large batches; each rank of ``world_size`` gets its share, nothing is padded."""
+
+    def __init__(self, datamodule: "FashionMNISTDataModule", images: Images) -> None:
+        self.datamodule = datamodule
+        self.images = images
+        self.num_batches = math.ceil(len(images) / (datamodule.eval_batch_size * datamodule.world_size))
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        data = self.datamodule
+        rows = torch.arange(len(self.images)).tensor_split(data.world_size)[data.rank]
+        for part in rows.tensor_split(self.num_batches):
+            batch = self.images[int(part[0]) : int(part[-1]) + 1] if len(part) else self.images[:0]
+            yield data.scale(batch.pixels), batch.labels

@@ -1,0 +1,125 @@
+"""The LightningDataModule: which images train, validate and test, whole on the training device."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+
+from fmnist_lit.data.augmentation import Augmentation
+from fmnist_lit.data.batches import EvaluationBatches, TrainBatches
+from fmnist_lit.data.images import Scaling, load_images
+
+SPLIT_SEED = 1  # which images validate; fixed, so that runs of different seeds are measured on the same ones
+
+
+class FashionMNISTDataModule(LightningDataModule):
+    """Fashion-MNIST or its synthetic stand-in, whole on the training device.
+
+    Batches are (images (N, 1, 28, 28) float32, labels (N,) int64), images in [0, 1] as ToTensor gives them.
+
+    Args:
+        source: ``auto``, ``fashion_mnist`` or ``synthetic``.
+        data_dir: torchvision's root folder.
+        batch_size: samples in an optimiser step, per process.
+        eval_batch_size: samples evaluated at a time.
+        val_size: training images held out for validation, always the same ones; 0 for none.
+        train_size, test_size: use only so many images; None for all.
+        shuffle: a new order each epoch.
+        normalize: standardise with mean and standard deviation of the training images used.
+        augmentation: options of ``augmentation.Augmentation``; of training images only.
+        seed: with the epoch, determines the order.
+        steps_per_batch: batches in the chunk that the Trainer gets at a time; fewer where they would be over
+            ``CHUNK_ROWS`` rows.
+        break_every: a chunk also ends after each so many batches of an epoch; None for nowhere else.
+        evaluate_each_epoch: the splits, of ``val`` and ``test``, to evaluate after each epoch; empty ones are left out.
+        synthetic_seed: of the stand-in's drawing.
+    """
+
+    def __init__(
+        self,
+        source: Literal["auto", "fashion_mnist", "synthetic"] = "auto",
+        data_dir: str | Path = "data",
+        batch_size: int = 64,
+        eval_batch_size: int = 2000,
+        val_size: int = 5000,
+        train_size: int | None = None,
+        test_size: int | None = None,
+        shuffle: bool = True,
+        normalize: bool = False,
+        augmentation: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        steps_per_batch: int = 1,
+        break_every: int | None = None,
+        evaluate_each_epoch: Sequence[str] = ("val",),
+        synthetic_seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.source = source
+        self.data_dir = str(data_dir)
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.val_size = val_size
+        self.train_size = train_size
+        self.test_size = test_size
+        self.shuffle = shuffle
+        self.normalize = normalize
+        self.augmentation = Augmentation(**(augmentation or {}))
+        self.seed = seed
+        self.steps_per_batch = steps_per_batch
+        self.break_every = break_every
+        self.evaluate_each_epoch = evaluate_each_epoch
+        self.synthetic_seed = synthetic_seed
+        self.dataset: str | None = None
+
+    def prepare_data(self) -> None:
+        load_images(self.source, self.data_dir, self.synthetic_seed)
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.dataset is None:
+            self.dataset, train, test = load_images(self.source, self.data_dir, self.synthetic_seed)
+            permutation = torch.randperm(len(train), generator=torch.Generator().manual_seed(SPLIT_SEED))
+            # sorted: without shuffling, training goes in file order
+            kept = permutation[self.val_size :][: self.train_size].sort().values
+            self.train_images = train if len(kept) == len(train) else train[kept]
+            self.val_images = train[permutation[: self.val_size].sort().values]
+            self.test_images = test[: self.test_size]
+            self.scale = Scaling.fitted_to(self.train_images.pixels) if self.normalize else Scaling()
+        if self.trainer is not None:
+            device = self.trainer.strategy.root_device
+            self.train_images, self.val_images, self.test_images = (
+                images.to(device) for images in (self.train_images, self.val_images, self.test_images)
+            )
+
+    @property
+    def watched(self) -> list[str]:
+        """The splits evaluated after each epoch."""
+        return [split for split in self.evaluate_each_epoch if split == "test" or self.val_size]
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of ``batch_size`` in an epoch, per process."""
+        return TrainBatches(self).num_batches
+
+    @property
+    def epoch(self) -> int:
+        return self.trainer.current_epoch if self.trainer is not None else 0
+
+    @property
+    def world_size(self) -> int:
+        return self.trainer.world_size if self.trainer is not None else 1
+
+    @property
+    def rank(self) -> int:
+        return self.trainer.global_rank if self.trainer is not None else 0
+
+    def train_dataloader(self) -> TrainBatches:
+        return TrainBatches(self)
+
+    def val_dataloader(self) -> list[EvaluationBatches]:
+        splits = {"val": self.val_images, "test": self.test_images}
+        return [EvaluationBatches(self, splits[name]) for name in self.watched]
+
+    def test_dataloader(self) -> EvaluationBatches:
+        return EvaluationBatches(self, self.test_images)

@@ -1,0 +1,1 @@
+"""python -m fmnist_lit.evaluate: how good is a trained classifier, and where does it err?"""

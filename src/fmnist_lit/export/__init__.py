@@ -1,0 +1,1 @@
+"""python -m fmnist_lit.export: a trained classifier for other programs."""

@@ -1,0 +1,166 @@
+"""A classifier as an ONNX model, a torch.export program or plain weights, each verified before it is kept."""
+
+import copy
+import importlib
+import io
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fmnist_lit import __version__
+from fmnist_lit.config.rules import DATASETS
+from fmnist_lit.data import synthetic
+from fmnist_lit.data.fashion_mnist import DataDamagedError, DataMissingError
+from fmnist_lit.data.images import load_images
+from fmnist_lit.run.files import write_durably
+from fmnist_lit.trained.classifier import TrainedClassifier, load_safetensors, open_data
+from fmnist_lit.trained.find import Trained
+
+NUM_VERIFIED = 1000  # images
+TOLERANCE = 1e-5
+OF_THE_MACHINE = ("run_dir", "data_dir", "ckpt_path")  # keys of the configuration that mean nothing elsewhere
+
+Outputs = tuple[Tensor, Tensor]
+
+
+class ExportError(RuntimeError):
+    """What was exported does not do what the classifier does; the message says by how much."""
+
+
+class FromPixels(nn.Module):
+    """Raw pixels (N, 1, 28, 28) uint8, 0 (background) to 255, to probabilities and logits, both (N, 10) float32."""
+
+    def __init__(self, classifier: TrainedClassifier) -> None:
+        super().__init__()
+        self.scaling = classifier.scaling
+        self.model = copy.deepcopy(classifier.model).float()
+
+    def forward(self, images: Tensor) -> Outputs:
+        logits = self.model(self.scaling(images))
+        return logits.softmax(dim=1), logits
+
+
+def export(classifier: TrainedClassifier, format: str, output: Path, data_dir: str | None = None) -> str:
+    """Write ``output`` if what it holds does the same as the classifier.
+
+    Returns:
+        What was written and how it was verified, for people.
+
+    Raises:
+        ExportError: if a probability, or a logit as a share of the largest, differs by more than ``TOLERANCE``.
+        ImportError: if the packages for this format are not installed.
+        OSError: if the file cannot be written.
+    """
+    content, run = FORMATS[format](classifier)
+    images, whose = test_images(classifier, data_dir)
+    difference = largest_difference(run(images), FromPixels(classifier)(images))
+    if not difference <= TOLERANCE:  # NaN is no agreement
+        raise ExportError(f"{output}: not written, its outputs differ by {difference:.1e}, more than {TOLERANCE:.0e}")
+    write_durably(output, lambda file: file.write(content))
+    return (
+        f"{output}: {len(content) / 1e6:.1f} MB; the largest difference on {len(images)} {whose} is {difference:.1e}, "
+        f"allowed {TOLERANCE:.0e}"
+    )
+
+
+def largest_difference(ours: Outputs, theirs: Outputs) -> float:
+    """Of the probabilities, and of the logits as a share of the largest of them."""
+    scales = 1.0, max(1.0, float(theirs[1].abs().max()))
+    return max(float((a - b).abs().max()) / scale for a, b, scale in zip(ours, theirs, scales, strict=True))
+
+
+def test_images(classifier: TrainedClassifier, data_dir: str | None) -> tuple[Tensor, str]:
+    """``NUM_VERIFIED`` test images of the run's data set, or of the stand-in where it cannot be had; and which."""
+    data = open_data(classifier, data_dir)
+    if classifier.dataset == "fashion_mnist":
+        try:
+            _, _, images = load_images("fashion_mnist", data.data_dir, data.synthetic_seed)
+            return images.pixels[:NUM_VERIFIED], "test images of Fashion-MNIST"
+        except (DataMissingError, DataDamagedError):
+            pass  # images of any kind show whether it computes the same
+    images, _ = synthetic.draw_split(NUM_VERIFIED, data.synthetic_seed, "test")
+    return torch.from_numpy(images).unsqueeze(1), f"test images of the {DATASETS['synthetic']}"
+
+
+def metadata(classifier: TrainedClassifier) -> dict[str, Any]:
+    """What an exported file says about itself, as plain values; accuracies are fractions."""
+    return {
+        "classes": list(classifier.classes),
+        "dataset": classifier.dataset,
+        "metrics": classifier.metrics,
+        "scaling": {"mean": classifier.scaling.mean, "std": classifier.scaling.std},
+        "configuration": without_machine(classifier.configuration),
+        "producer": f"fmnist_lit {__version__}",
+    }
+
+
+def without_machine(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without the folders of the machine that it ran on."""
+    return {
+        key: without_machine(value) if isinstance(value, Mapping) else value
+        for key, value in tree.items()
+        if key not in OF_THE_MACHINE
+    }
+
+
+def need(package: str) -> ModuleType:
+    """A package of the ``export`` extra.
+
+    Raises:
+        ImportError: naming the extra, if it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise ImportError(f"{package} is not installed; pip install 'fmnist_lit[export]' installs it") from None
+
+
+def traced(classifier: TrainedClassifier) -> torch.export.ExportedProgram:
+    """The program from pixels to probabilities, for any number of images."""
+    example = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
+    with torch.no_grad():
+        program = torch.export.export(
+            FromPixels(classifier).eval(), (example,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}}
+        )
+    for node in program.graph.nodes:
+        for key in ("stack_trace", "nn_module_stack", "source_fn_stack"):  # where the source lies on this machine
+            node.meta.pop(key, None)
+    return program
+
+
+def to_onnx(classifier: TrainedClassifier) -> tuple[bytes, Callable[[Tensor], Outputs]]:
+    """An ONNX model with input ``images`` and outputs ``probabilities`` and ``logits``; onnxruntime runs it."""
+    onnxruntime, _ = need("onnxruntime"), need("onnxscript")
+    names = {"input_names": ["images"], "output_names": ["probabilities", "logits"]}
+    program = torch.onnx.export(traced(classifier), dynamo=True, verbose=False, **names)
+    values = metadata(classifier)
+    program.model.metadata_props.update(
+        {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+    )
+    content = program.model_proto.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return content, lambda images: tuple(map(torch.from_numpy, session.run(None, {"images": images.numpy()})))
+
+
+def to_torch(classifier: TrainedClassifier) -> tuple[bytes, Callable[[Tensor], Outputs]]:
+    """What ``torch.export.load`` loads; the metadata are in its extra file ``metadata.json``."""
+    content = io.BytesIO()
+    torch.export.save(traced(classifier), content, extra_files={"metadata.json": json.dumps(metadata(classifier))})
+    content.seek(0)
+    return content.getvalue(), torch.export.load(content).module()
+
+
+def to_safetensors(classifier: TrainedClassifier) -> tuple[bytes, Callable[[Tensor], Outputs]]:
+    """The weights, with JSON in the metadata; ``fmnist_lit.load_classifier`` rebuilds it without the checkpoint."""
+    weights = {name: tensor.contiguous() for name, tensor in classifier.model.state_dict().items()}
+    values = {key: json.dumps(value) for key, value in metadata(classifier).items()}
+    content = need("safetensors.torch").save(weights, {"format": "pt", **values})
+    return content, FromPixels(load_safetensors(Trained(classifier.source.file), content))
+
+
+FORMATS = {"onnx": to_onnx, "torch": to_torch, "safetensors": to_safetensors}

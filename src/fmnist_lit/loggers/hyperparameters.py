@@ -1,0 +1,39 @@
+"""What a run varied, for TensorBoard's HParams tab and other loggers."""
+
+from collections.abc import Iterable, Mapping
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+
+from fmnist_lit.config.overrides import key_of
+from fmnist_lit.loggers.tensorboard import TensorBoardLogger
+
+
+def log_hyperparameters(cfg: DictConfig, loggers: Iterable[Logger], metrics: Mapping[str, float]) -> None:
+    """One row in TensorBoard's HParams tab: the choices and numbers people vary, beside the accuracies."""
+    choices, varied = {}, []
+    if HydraConfig.initialized():
+        choices = HydraConfig.get().runtime.choices
+        varied = varied_in_job(HydraConfig.get())
+    row = {group: choices[group] for group in ("model", "loss", "optimizer", "scheduler") if group in choices}
+    for group in ("optimizer", "scheduler", "model"):
+        row |= {f"{group}.{key}": value for key, value in cfg[group].items() if not key.startswith("_")}
+    for key in ("data.batch_size", "data.normalize", "regularization.l1", "trainer.max_epochs", "seed", *varied):
+        row[key] = choices[key] if key in choices else OmegaConf.select(cfg, key)
+    plain = {key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in row.items()}
+    accuracies = {tag: metrics[tag] for tag in ("accuracy/val", "accuracy/test") if tag in metrics}
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(plain, accuracies, varied=varied)
+        else:
+            logger.log_hyperparams(plain)
+
+
+def varied_in_job(hydra: DictConfig) -> list[str]:
+    """The keys that vary in the sweep that a job is of, from the job's ``hydra`` node; none outside a sweep."""
+    if hydra.mode != RunMode.MULTIRUN:
+        return []
+    fixed = hydra.job.config.override_dirname.exclude_keys
+    return [name for name in map(key_of, hydra.overrides.task) if name not in fixed]

@@ -1,0 +1,84 @@
+"""Lightning's TensorBoard logger, with epochs on the x-axis, resumable, and with a readable HParams tab."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import TensorBoardLogger as LightningTensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class TensorBoardLogger(LightningTensorBoardLogger):
+    """Lightning's, straight into the run folder, with epochs on the x-axis.
+
+    When the folder holds events already, those of the first epoch logged and later are declared void, so that a run
+    which is resumed leaves no point double. A test cannot void what its epoch logged at the same step: where all that a
+    resumed run has left to do is its test, points of an earlier attempt at it stand.
+    """
+
+    def __init__(self, run_dir: str | Path) -> None:
+        super().__init__(save_dir=run_dir, name="", version="", default_hp_metric=False)
+        self.earlier_events_void = False
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if not self.earlier_events_void and len(list(Path(self.log_dir).glob("events.out.tfevents.*"))) > 1:
+            if "accuracy/train" in metrics:
+                self.void_from(step)
+            else:
+                self.void_from(step + 1)
+                shown = self.tags_at(step)
+                metrics = {tag: value for tag, value in metrics.items() if tag not in shown}
+        self.earlier_events_void = True
+        super().log_metrics(metrics, step)
+        self.experiment.flush()
+
+    def void_from(self, step: int) -> None:
+        """What SummaryWriter(purge_step=…) does; but Lightning makes the writer before the step is known."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+        restart = SessionLog(status=SessionLog.START)
+        self.experiment.file_writer.add_event(Event(step=step, file_version="brain.Event:2"))
+        self.experiment.file_writer.add_event(Event(step=step, session_log=restart))
+
+    def tags_at(self, step: int) -> set[str]:
+        """The tags of which the folder's events hold a point at ``step``."""
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        events = EventAccumulator(self.log_dir).Reload()
+        return {tag for tag in events.Tags()["scalars"] if any(event.step == step for event in events.Scalars(tag))}
+
+    @rank_zero_only
+    def log_hyperparams(
+        self,
+        params: Any,
+        metrics: Mapping[str, float] | None = None,
+        step: int | None = None,
+        varied: Collection[str] = (),
+    ) -> None:
+        """Show ``params`` in the HParams tab beside the latest points of the tags in ``metrics``.
+
+        The tab shows only the first few columns unless asked for more: the ``varied`` ones come first.
+        """
+        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+        from torch.utils.tensorboard.summary import hparams
+
+        experiment, *session = hparams(dict(params), dict(metrics))
+        metadata = experiment.value[0].metadata.plugin_data
+        content = HParamsPluginData.FromString(metadata.content)
+        for info in content.experiment.hparam_infos:
+            info.differs = info.name in varied
+        metadata.content = content.SerializeToString()
+        for summary in (experiment, *session):
+            self.experiment.file_writer.add_summary(summary)
+        self.experiment.close()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Keep the file open after a fit that went well: the test follows, then the hyper-parameters close it."""
+        if status != "success":
+            self.experiment.close()
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Nothing: the configuration is in .hydra/config.yaml."""

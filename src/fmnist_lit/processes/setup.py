@@ -1,0 +1,39 @@
+"""What a run sets for the whole of its process: threads, random streams, and what Lightning may say."""
+
+import logging
+import os
+import warnings
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from fmnist_lit.processes.ranks import num_processes
+
+DEFAULT_THREADS = torch.get_num_threads()  # a sweep's jobs may follow one another in this process
+
+
+def set_num_threads(cfg: DictConfig) -> None:
+    """As many threads as asked for, else torch's own choice, which processes of one run on one machine share."""
+    processes = num_processes(cfg)
+    share = DEFAULT_THREADS if "OMP_NUM_THREADS" in os.environ else max(1, DEFAULT_THREADS // processes)
+    torch.set_num_threads(cfg.num_threads or share)
+    if processes > 1:
+        os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # or Lightning would set it to its own choice
+
+
+def seed_rank(seed: int, rank: int) -> None:
+    """Let the ranks drop out different units, each reproducibly; rank 0 goes on from where it is."""
+    os.environ.pop("PL_GLOBAL_SEED", None)  # from it Lightning would seed all ranks alike when they meet
+    if rank:
+        torch.manual_seed(int(np.random.SeedSequence([seed, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+
+
+def quieten_lightning() -> None:
+    """Keep Lightning's advertisements and progress notes off the screen; its warnings stay."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")
+    warnings.filterwarnings("ignore", message="The `srun` command is available")  # a login node of Slurm
+    warnings.filterwarnings("ignore", message="Total length of `list`")  # no validation was asked for
+    warnings.filterwarnings("ignore", message="It is recommended to use .*sync_dist")  # they are of all ranks

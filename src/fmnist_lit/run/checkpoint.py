@@ -1,0 +1,235 @@
+"""Checkpoints of a run: written durably, loaded without trust, and enough to go on to the same bits."""
+
+import copy
+import io
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor
+
+from fmnist_lit.config import ConfigError
+from fmnist_lit.processes.collectives import any_rank_is_to_stop, gather
+from fmnist_lit.processes.signals import stop_request
+from fmnist_lit.run.files import link_durably, write_durably
+from fmnist_lit.run.stopping import raise_if_diverged
+
+MARKED_AS_FOLDER = 0x10  # in the attributes of a zip entry, under no checksum; torch reads other content then
+OUR_KEYS = ("state_dict", "hyper_parameters", "loops")
+COUNTERS = ("ready", "started", "processed", "completed")  # of Lightning's loops
+
+
+class CheckpointError(RuntimeError):
+    """A file is not a checkpoint that this project can use; the message names it and says why."""
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU; nothing in the file is executed.
+
+    Raises:
+        CheckpointError: if there is no such file, or it is damaged, or holds more than tensors and plain values.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch writes checksums and does not check them
+            folders = (entry.filename for entry in archive.infolist() if entry.external_attr & MARKED_AS_FOLDER)
+            if (damaged := archive.testzip() or next(folders, None)) is not None:
+                raise ValueError(f"{damaged} in it is damaged")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint") from None
+    except Exception as error:  # torch raises nearly anything on a damaged file
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{path}: not a checkpoint that can be trusted or read ({reason[:200]})") from error
+    is_ours = isinstance(content, dict) and all(isinstance(content.get(key), dict) for key in OUR_KEYS)
+    if not is_ours:
+        raise CheckpointError(f"{path}: not a checkpoint of a run; {', '.join(OUR_KEYS)} are not all in it")
+    return content
+
+
+class DurableCheckpointIO(TorchCheckpointIO):
+    """Writes beside, syncs and renames; loads tensors and plain values only."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        serialized = io.BytesIO()  # torch.save into a file would hide why a write fails behind an error of its own
+        torch.save(checkpoint, serialized)
+        write_durably(Path(path), lambda file: file.write(serialized.getbuffer()))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return load_checkpoint(Path(path))
+
+
+class RunCheckpoint(Checkpoint):
+    """``checkpoints/last.ckpt`` after each epoch, ``checkpoints/best.ckpt`` where validation accuracy is highest.
+
+    A checkpoint says to the Trainer "at the start of epoch E" and to the data "B batches of it are done": then
+    resuming in mid-epoch is resuming between epochs, with less to do. What differs between ranks is saved of each.
+
+    Args:
+        run_dir: the run folder.
+        every_n_steps: also save after so many optimiser steps of an epoch; None for epochs only.
+    """
+
+    copes_with_chunks = True
+
+    def __init__(self, run_dir: str | Path, every_n_steps: int | None = None) -> None:
+        self.folder = Path(run_dir) / "checkpoints"
+        self.every_n_steps = every_n_steps
+        self.best_epoch: int | None = None
+        self.best_metrics: dict[str, float] = {}
+        self.generators: dict[str, Any] | None = None
+        self.plateau_is_due = False
+        self.start = time.perf_counter()  # moved back by what earlier parts of a resumed run took
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "best.ckpt"
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken up to now."""
+        return time.perf_counter() - self.start
+
+    def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        epoch, position = trainer.current_epoch, None
+        if module.epoch_is_finished:
+            epoch += 1
+        elif module.progress.batches:
+            position = module.progress.position()
+            position["sums"] = gather(trainer, position["sums"])
+        checkpoint["loops"]["fit_loop"] = at_start_of_epoch(checkpoint["loops"]["fit_loop"], epoch)
+        checkpoint["position"] = position
+        checkpoint["metrics"] = dict(module.figures)
+        checkpoint["best"] = {"epoch": self.best_epoch, "metrics": self.best_metrics}
+        checkpoint["seconds"] = self.seconds
+        # Lightning steps a schedule that watches a metric after the epoch's checkpoint
+        checkpoint["plateau_is_due"] = module.epoch_is_finished and module.automatic_optimization
+        states = generator_states(module.device)
+        checkpoint["generators"] = {name: gather(trainer, state) for name, state in states.items()}
+
+    def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if not trainer.training or trainer.ckpt_path is None:  # to test, or to undo what one of Lightning's finders did
+            return
+        position, rank = checkpoint["position"], trainer.global_rank
+        num_ranks = len(checkpoint["generators"]["cpu"])
+        if num_ranks != trainer.world_size:
+            raise ConfigError(
+                f"trainer.devices={trainer.num_devices}: the run in {trainer.ckpt_path} had {num_ranks} processes; "
+                f"this would have {trainer.world_size}"
+            )
+        if position is not None:
+            module.resumed = {**position, "sums": position["sums"][rank]}
+        module.figures = dict(checkpoint["metrics"])
+        done = 0 if position is None else position["batches"]
+        chunks = trainer.datamodule.train_dataloader().chunks_before(done)
+        checkpoint["loops"]["fit_loop"] = in_mid_epoch(
+            checkpoint["loops"]["fit_loop"], checkpoint["global_step"], done, chunks
+        )
+        self.generators = {name: states[rank] for name, states in checkpoint["generators"].items()}
+        self.plateau_is_due = checkpoint.get("plateau_is_due", False)  # older checkpoints had stepped it
+        self.start -= checkpoint["seconds"]
+        if trainer.is_global_zero:
+            self.recover_best(Path(trainer.ckpt_path), checkpoint)
+        trainer.strategy.barrier()
+        epoch = checkpoint["best"]["epoch"]
+        # best.ckpt may be missing, or of a later epoch that is now done again
+        if epoch is not None and self.best.exists() and load_checkpoint(self.best)["epoch"] + 1 == epoch:
+            self.best_epoch, self.best_metrics = epoch, checkpoint["best"]["metrics"]
+
+    def recover_best(self, resumed: Path, checkpoint: dict[str, Any]) -> None:
+        """Make ``best.ckpt`` what ``checkpoint`` says it is, where that can be."""
+        epoch = checkpoint["best"]["epoch"]
+        beside = resumed.with_name(self.best.name)
+        if checkpoint["position"] is None and epoch == checkpoint["epoch"] + 1:
+            link_durably(resumed, self.best)  # a kill may have come between the two names of the one file
+        elif epoch is not None and not self.best.exists() and beside.exists():  # it goes on in another folder
+            link_durably(beside, self.best)
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        stop_request.install()  # Lightning puts its own before it, which ends a validation without a checkpoint
+        if self.plateau_is_due:
+            self.plateau_is_due = False
+            for schedule in trainer.lr_scheduler_configs:
+                if schedule.reduce_on_plateau and schedule.interval == "epoch":
+                    module.lr_scheduler_step(schedule.scheduler, torch.tensor(module.figures["loss/val"]))
+        if self.generators is not None:
+            restore_generators(self.generators)
+            self.generators = None
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
+        if module.epoch_is_finished or not module.progress.between_steps:
+            return
+        due = self.every_n_steps and module.progress.steps % self.every_n_steps == 0
+        if due or trainer.should_stop:
+            module.progress.flush()
+            raise_if_diverged(trainer, module)
+            trainer.save_checkpoint(self.last)
+        if trainer.should_stop or trainer.world_size == 1:  # several ranks stop where they have all agreed to
+            stop_request.raise_if_received()
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if not module.epoch_is_finished:  # stopped in the middle of it; the checkpoint to resume from is written
+            return
+        accuracy = module.figures.get("accuracy/val")
+        improved = accuracy is not None and accuracy > self.best_metrics.get("accuracy/val", -1.0)
+        if improved:
+            self.best_epoch, self.best_metrics = trainer.current_epoch + 1, dict(module.figures)
+        trainer.save_checkpoint(self.last)
+        if improved and trainer.is_global_zero:
+            link_durably(self.last, self.best)
+        if any_rank_is_to_stop(trainer):
+            stop_request.raise_if_received()
+
+
+def at_start_of_epoch(fit_loop: dict[str, Any], epoch: int) -> dict[str, Any]:
+    """The state of Lightning's fit loop with its counters moved to the start of ``epoch`` (from 0)."""
+    return {
+        **fit_loop,
+        "epoch_progress": {which: dict.fromkeys(COUNTERS, epoch) for which in ("total", "current")},
+        "epoch_loop.batch_progress": {
+            "total": dict.fromkeys(COUNTERS, fit_loop["epoch_loop.batch_progress"]["total"]["processed"]),
+            "current": dict.fromkeys(COUNTERS, 0),
+            "is_last_batch": False,
+        },
+    }
+
+
+def in_mid_epoch(fit_loop: dict[str, Any], global_step: int, batches: int, chunks: int) -> dict[str, Any]:
+    """The state of Lightning's fit loop at the start of an epoch, with its counters moved on within the epoch.
+
+    Args:
+        fit_loop: as ``at_start_of_epoch`` made it, in a run with automatic or with manual optimisation.
+        global_step: optimiser steps of the run so far.
+        batches: of the epoch that are done.
+        chunks: what the Trainer will take for batches that are done.
+    """
+    fit_loop = copy.deepcopy(fit_loop)
+    fit_loop["state_dict"]["combined_loader"] = [{"batches": batches}]
+    fit_loop["epoch_loop.batch_progress"]["current"] = dict.fromkeys(COUNTERS, chunks)
+    steps = {"ready": global_step, "completed": global_step}
+    fit_loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"] = dict(steps)
+    fit_loop["epoch_loop.manual_optimization.optim_step_progress"]["total"] = dict(steps)
+    return fit_loop
+
+
+def generator_states(device: torch.device) -> dict[str, Tensor]:
+    """States of torch's global generators, which dropout draws from."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def restore_generators(states: dict[str, Tensor]) -> None:
+    """Undo what has been drawn since ``generator_states``."""
+    torch.set_rng_state(states["cpu"].clone())  # torch 2.15 crashes on a tensor that is a part of another
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"].clone())

@@ -1,0 +1,29 @@
+"""What run folders are called."""
+
+import hashlib
+import re
+import secrets
+
+from omegaconf import OmegaConf
+
+LONGEST_NAME = 160  # bytes; file systems stop at 255
+
+
+def slug(text: str) -> str:
+    """Text as a folder name; what a file system or a shell would trip over becomes _."""
+    name = re.sub(r"[^\w.=,+-]+", "_", text) or "defaults"
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    return (
+        f"{name.encode()[: LONGEST_NAME - 9].decode(errors='ignore')}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    )
+
+
+def unique(overrides: str = "") -> str:
+    """The end of a new folder's name: what was overridden, for people to recognise it by, and a random part."""
+    return "_".join(filter(None, [slug(overrides)[:80] if overrides else "", secrets.token_hex(3)]))
+
+
+# in every process that composes a run's configuration
+OmegaConf.register_new_resolver("unique", unique)
+OmegaConf.register_new_resolver("job_name", slug)

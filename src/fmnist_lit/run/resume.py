@@ -1,0 +1,128 @@
+"""Going on with an earlier run: where it is, and what may differ from it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from fmnist_lit.config import ConfigError
+from fmnist_lit.run.files import read_json, read_yaml, write_durably
+
+# Keys whose change does not make it another run
+MAY_CHANGE = {
+    *("ckpt_path", "run_dir", "sweep.fail_fast", "total_steps", "num_threads", "data.data_dir", "data.source"),
+    *("trainer.max_epochs", "trainer.max_steps", "trainer.accelerator"),
+    *("trainer.checkpoint_every_n_steps", "trainer.steps_per_batch"),
+}
+LIMITS = ("trainer.max_epochs", "trainer.max_steps")
+GROUPS_THAT_MAY_CHANGE = ("logger", "callbacks")
+
+
+def locate(ckpt_path: str) -> tuple[Path | None, Path]:
+    """The run folder that a checkpoint belongs to, if it does, and the checkpoint.
+
+    Args:
+        ckpt_path: a checkpoint, or a run folder, whose last checkpoint is meant.
+
+    Raises:
+        ConfigError: if there is nothing to resume from.
+    """
+    path = Path(ckpt_path).absolute()
+    checkpoint = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    if not checkpoint.is_file():
+        wanted = "checkpoints/last.ckpt in it" if path.is_dir() else "such file or run folder"
+        raise ConfigError(f"ckpt_path={ckpt_path}: nothing to resume from, there is no {wanted}")
+    run_dir = checkpoint.parent.parent
+    is_run = checkpoint.parent.name == "checkpoints" and (run_dir / ".hydra" / "config.yaml").is_file()
+    return run_dir if is_run else None, checkpoint
+
+
+def earlier_overrides(run_dir: Path) -> list[str]:
+    """The command line of the earlier run.
+
+    Raises:
+        ConfigError: if the run folder does not tell it, or tells more than a run writes there.
+    """
+    lines = read_yaml(run_dir / ".hydra" / "overrides.yaml") or []
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        raise ConfigError(f"{run_dir / '.hydra' / 'overrides.yaml'}: not a list of overrides")
+    for line in lines:
+        if line.lstrip("+~").startswith("hydra"):
+            raise ConfigError(f"{run_dir / '.hydra' / 'overrides.yaml'}: {line} is none of a run's own overrides")
+    return lines
+
+
+def earlier_config(run_dir: Path) -> dict[str, Any]:
+    """The configuration of the earlier run, interpolations as written.
+
+    Raises:
+        ConfigError: if the run folder does not tell it.
+    """
+    config = read_yaml(run_dir / ".hydra" / "config.yaml")
+    if not isinstance(config, dict):
+        raise ConfigError(f"{run_dir / '.hydra' / 'config.yaml'}: not a configuration")
+    return config
+
+
+def require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], source: str | Path) -> None:
+    """Refuse to resume into another run.
+
+    Args:
+        earlier: the configuration of the run to resume, nested plain values.
+        now: the configuration asked for, likewise.
+        source: where ``earlier`` is from, for the message.
+
+    Raises:
+        ConfigError: naming both values of the first key that differs and may not.
+    """
+    before, after = flatten(earlier), flatten(now)
+    for key in [*before, *(key for key in after if key not in before)]:
+        group = key.split(".")[0]
+        if key in MAY_CHANGE or (group in GROUPS_THAT_MAY_CHANGE and not key.startswith("callbacks.ema")):
+            continue
+        old, new = before.get(key, "nothing"), after.get(key, "nothing")
+        if old != new:
+            raise ConfigError(f"{key}={new}: the run in {source} has {old}; resuming keeps it, or start a new run")
+    laid_out = "total_steps" in str(now.get("scheduler"))
+    for key in LIMITS:
+        if laid_out and before.get(key) != after.get(key):
+            raise ConfigError(
+                f"{key}={after.get(key)}: the schedule of the run in {source} is laid out for {before.get(key)}; "
+                "resume to that, or start a new run"
+            )
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+    return flat
+
+
+def is_complete(run_dir: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a run has nothing left to do under the configuration ``now``; it may have ended before its last epoch."""
+    results = read_json(run_dir / "results.json")
+    if results.get("status") != "completed":
+        return False
+    before, after = flatten(earlier), flatten(now)
+    if all(before.get(limit) == after.get(limit) for limit in LIMITS):
+        return True
+    max_epochs, max_steps = (after.get(limit) for limit in LIMITS)
+    return results.get("epochs", 0) >= max_epochs or 0 < max_steps <= results.get("steps", 0)
+
+
+def keep_configuration(cfg: DictConfig) -> None:
+    """Record what a run goes on with in its folder, in place of Hydra, which would not do it durably.
+
+    Only once it is accepted: a refused command line must not become the run's own.
+    """
+    if not HydraConfig.initialized() or HydraConfig.get().output_subdir is not None:
+        return
+    raw = {**OmegaConf.to_container(cfg, resolve=False), "total_steps": None}
+    folder = Path(cfg.run_dir) / ".hydra"
+    for name, content in (("config.yaml", raw), ("overrides.yaml", HydraConfig.get().overrides.task)):
+        text = OmegaConf.to_yaml(OmegaConf.create(content))
+        write_durably(folder / name, lambda file, text=text: file.write(text.encode()))

@@ -1,0 +1,30 @@
+"""How a run can end, and the exit code that goes with it."""
+
+from pathlib import Path
+
+from fmnist_lit.run.files import read_json
+
+# A run that a signal interrupted exits with 128 + the signal's number instead.
+EXIT_CODES = {"completed": 0, "diverged": 1, "failed": 1}
+FINISHED = ("completed", "diverged")  # to run one of these again would only repeat it
+
+
+class DivergedError(ArithmeticError):
+    """The loss is no longer a finite number.
+
+    Attributes:
+        step: the optimiser step, from 1, whose loss it was; for an evaluation, the last step before it.
+    """
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"the loss is not a finite number at step {step}")
+        self.step = step
+
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        return type(self), (self.step,)
+
+
+def read_status(run_dir: Path) -> str | None:
+    """The status in a run folder; None if it has none that can be read."""
+    status = read_json(run_dir / "results.json").get("status")
+    return status if isinstance(status, str) else None

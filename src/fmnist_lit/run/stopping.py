@@ -1,0 +1,49 @@
+"""What ends training between two optimiser steps: ``max_steps``, a signal to any rank, a loss that is not finite."""
+
+import math
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from fmnist_lit.processes.collectives import any_rank_is_to_stop, earliest
+from fmnist_lit.run.status import DivergedError
+
+
+class StopConditions(Callback):
+    """Asks the Trainer to stop, at the first moment at which no gradient is under way.
+
+    Args:
+        max_steps: optimiser steps of the whole run; -1 for no limit.
+    """
+
+    copes_with_chunks = True
+
+    def __init__(self, max_steps: int = -1) -> None:
+        self.max_steps = max_steps
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
+        if trainer.is_last_batch:
+            module.progress.flush()
+        raise_if_diverged(trainer, module)
+        if module.progress.between_steps and (trainer.global_step == self.max_steps or any_rank_is_to_stop(trainer)):
+            trainer.should_stop = True
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if not all(math.isfinite(module.figures.get(f"loss/{split}", 0.0)) for split in ("val", "test")):
+            raise DivergedError(trainer.global_step)
+
+    on_test_end = on_validation_end
+
+
+def raise_if_diverged(trainer: Trainer, module: LightningModule) -> None:
+    """Look at the losses that have been added up, of all ranks.
+
+    Raises:
+        DivergedError: if one is not finite.
+    """
+    progress = module.progress
+    if progress.buffer:  # of several ranks, all have the same number of batches waiting
+        return
+    step = earliest(trainer, progress.diverged_step)
+    if step is not None:
+        raise DivergedError(trainer.global_step - progress.steps + step)

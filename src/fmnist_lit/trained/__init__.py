@@ -1,0 +1,1 @@
+"""What was trained: found, loaded and used again."""

@@ -1,0 +1,70 @@
+"""Which file stands for a run: found before torch is imported, so that a mistyped path is answered at once."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fmnist_lit.run.files import read_json
+
+
+class NoSuchRunError(ValueError):
+    """A path that is neither a run with a checkpoint nor a file; the message names it and what was looked for."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A file with trained weights, and what is known about the run it is from.
+
+    Attributes:
+        file: a checkpoint, or an exported .safetensors file.
+        run_dir: the run folder that the checkpoint is in; None for a file that lies elsewhere.
+        results: the content of the run's ``results.json`` if its figures are this checkpoint's, else empty.
+    """
+
+    file: Path
+    run_dir: Path | None = None
+    results: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What to call it in a table: the run folder, and the checkpoint unless it is the best."""
+        if self.run_dir is None:
+            return self.file.name
+        return self.run_dir.name + ("" if self.results else f" ({self.file.stem})")
+
+    @property
+    def folder(self) -> Path:
+        """Where to write what belongs beside it."""
+        return self.run_dir or self.file.parent
+
+
+def find_trained(path: str | Path) -> Trained:
+    """The file that ``path`` means.
+
+    Args:
+        path: a run folder, which means the checkpoint that its ``results.json`` is about, or else the best or the last
+            there is; or a file, which means itself.
+
+    Raises:
+        NoSuchRunError: if there is none.
+    """
+    given = Path(path)
+    if given.is_dir():
+        chosen = read_json(given / "results.json").get("checkpoint")
+        candidates = [*([chosen] if isinstance(chosen, str) else []), "checkpoints/best.ckpt", "checkpoints/last.ckpt"]
+        files = [file for name in candidates if (file := given / name).is_file()]
+        if not files:
+            runs = sorted(results.parent.name for results in given.glob("*/results.json"))
+            hint = f"; name one of the runs in it, such as {given / runs[0]}" if runs else ""
+            raise NoSuchRunError(f"{path}: not a run with a checkpoint, there is no checkpoints/last.ckpt in it{hint}")
+        file = files[0].absolute()
+    elif given.is_file():
+        file = given.absolute()
+    else:
+        raise NoSuchRunError(f"{path}: no such run folder or checkpoint")
+    run_dir = file.parent.parent
+    if file.parent.name != "checkpoints" or not (run_dir / "results.json").is_file():
+        return Trained(file, given.absolute() if given.is_dir() else None)
+    results = read_json(run_dir / "results.json")
+    is_theirs = results.get("status") == "completed" and results.get("checkpoint") == f"checkpoints/{file.name}"
+    return Trained(file, run_dir, results if is_theirs else {})
