@@ -119,7 +119,7 @@ def tiny_idx(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run ``python -m fmnist_lit`` with arguments, in ``tmp_path``."""
 
-    def run_job(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "fmnist_lit", *arguments],
             cwd=tmp_path,

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from fmnist_lit.run.checkpoint import load_checkpoint
 from fmnist_lit.classifier import Classifier
+from fmnist_lit.run.checkpoint import load_checkpoint
 from fmnist_lit.train import train
 
 EMA = ("callbacks=ema", "callbacks.ema.decay=0.7", "data.batch_size=32", "optimizer.lr=0.1")

@@ -9,7 +9,8 @@ import pytest
 from conftest import SMALL
 from hydra._internal.utils import get_args_parser
 
-from fmnist_lit.command_line import launch
+from fmnist_lit.command_line import prepare
+from fmnist_lit.config import overrides
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("README*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
@@ -37,7 +38,7 @@ COMMANDS = commands()
 RUNS = {text: words[2:] for text, words in COMMANDS.items() if words[1] == "fmnist_lit"}
 VERBS = {text: words[1:] for text, words in COMMANDS.items() if words[1] != "fmnist_lit"}
 STUDY = re.compile(r"\bstudy=(\w+)$")  # and nothing else: test_studies.py plans each
-STUDIES = {file.stem for file in launch.CONF.glob("study/*.yaml")}
+STUDIES = {file.stem for file in prepare.CONF.glob("study/*.yaml")}
 TRAINED = (  # of the guide, as many as the suite has time for
     "-m fmnist_lit loss=mse optimizer=sgd_momentum optimizer.lr=1",
     "-m fmnist_lit optimizer=sgd_momentum optimizer.lr=0.3 scheduler=warmup_linear trainer.max_epochs=5",
@@ -71,11 +72,11 @@ def test_the_documents_have_commands():
 @pytest.mark.parametrize("command", [text for text in RUNS if not STUDY.search(text)])
 def test_every_command_would_run(command, configurations, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(launch, "CHECK_ALL", 1)  # each value of each key once, not each combination
+    monkeypatch.setattr(overrides, "CHECK_ALL", 1)  # each value of each key once, not each combination
     words = [word for word in RUNS[command] if not PLACEHOLDER.search(word)]
     args = get_args_parser().parse_intermixed_args([f"--config-dir={configurations}", *words])
-    launch.check_sources(args)
-    launch.prepare(args)
+    prepare.check_sources(args)
+    prepare.prepare(args)
 
 
 def test_every_study_that_is_named_exists():

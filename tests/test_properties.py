@@ -15,18 +15,21 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from interruptions import HARDEST, RUN, is_right
 from omegaconf import DictConfig, OmegaConf
-from test_faults import is_right
-from test_resume import HARDEST, RUN
 
-from fmnist_lit import config, data
-from fmnist_lit.data import fashion_mnist
-from fmnist_lit.run.checkpoint import CheckpointError, load_checkpoint
-from fmnist_lit.data import FashionMNISTDataModule
+from fmnist_lit.command_line.job import run_job
+from fmnist_lit.config import ConfigError
+from fmnist_lit.config.check import REQUIRED_KEYS, TOP_LEVEL_KEYS, check_configuration
+from fmnist_lit.config.rules import RULES
+from fmnist_lit.config.tree import flatten
+from fmnist_lit.config.trust import TRUSTED_TARGETS
+from fmnist_lit.data import FashionMNISTDataModule, fashion_mnist
+from fmnist_lit.data import datamodule as data
 from fmnist_lit.data.batches import epoch_order
 from fmnist_lit.data.images import Images
-from fmnist_lit.run.resume import MAY_CHANGE, flatten, require_same
-from fmnist_lit.command_line.job import run_job
+from fmnist_lit.run.checkpoint import CheckpointError, load_checkpoint
+from fmnist_lit.run.resume import MAY_CHANGE, require_same
 
 # The same examples each time; the fixtures used hold nothing that one example could leave to the next
 settings.register_profile(
@@ -186,7 +189,7 @@ LEAVES = (
 VALUES = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
 )
-KEYS = st.sampled_from(sorted({*config.RULES, *config.TOP_LEVEL_KEYS, *config.REQUIRED_KEYS, "optimizer.x", "x.y"}))
+KEYS = st.sampled_from(sorted({*RULES, *TOP_LEVEL_KEYS, *REQUIRED_KEYS, "optimizer.x", "x.y"}))
 
 
 @settings(max_examples=300)
@@ -198,16 +201,16 @@ def test_no_value_of_any_key_makes_the_check_do_anything_but_accept_or_explain(s
             OmegaConf.update(cfg, key, value, force_add=True)
     except Exception:  # not a configuration that could be composed
         return
-    _, message = error_of(lambda: config.check(cfg), config.ConfigError)
+    _, message = error_of(lambda: check_configuration(cfg), ConfigError)
     if message is not None:
         assert message.strip()
         return
     for key, value in flatten(OmegaConf.to_container(cfg, resolve=True)).items():
         if isinstance(value, float):
             assert math.isfinite(value), key
-        if key in config.RULES:
-            assert config.RULES[key].check(value), key
-        assert not key.endswith("_target_") or config.TRUSTED_TARGETS.fullmatch(value)
+        if key in RULES:
+            assert RULES[key].check(value), key
+        assert not key.endswith("_target_") or TRUSTED_TARGETS.fullmatch(value)
 
 
 @given(key=KEYS, value=LEAVES)
@@ -219,7 +222,7 @@ def test_resuming_refuses_every_change_but_of_the_keys_that_may(shipped, key, va
     parent = functools.reduce(dict.__getitem__, key.split(".")[:-1], now)
     parent[key.split(".")[-1]] = value
     laid_out = ("trainer.max_epochs", "trainer.max_steps")  # by the schedule of ``shipped``
-    _, message = error_of(lambda: require_same(earlier, now, "there"), config.ConfigError)
+    _, message = error_of(lambda: require_same(earlier, now, "there"), ConfigError)
     if before[key] == value or (key in MAY_CHANGE and key not in laid_out):
         assert message is None
     else:

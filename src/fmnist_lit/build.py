@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
 from fmnist_lit.chunked import STEPS_PER_BATCH, ChunkedClassifier, what_needs_single_steps
 from fmnist_lit.classifier import Classifier
 from fmnist_lit.config import ConfigError
-from fmnist_lit.config.check import walk
+from fmnist_lit.config.tree import plain, walk
 from fmnist_lit.config.trust import MOVED, require_trusted
 from fmnist_lit.data import FashionMNISTDataModule
 from fmnist_lit.run.checkpoint import CheckpointError, DurableCheckpointIO, load_checkpoint
@@ -36,14 +36,15 @@ STEP_OPTIONS = (
 
 def build(node: DictConfig, *left_out: str, **arguments: Any) -> Any:
     """What a node describes, resolved once and then checked: an interpolation may give something else each time."""
-    plain = OmegaConf.create(OmegaConf.to_container(node, resolve=True))
+    resolved = plain(node, resolve=True)
     for key in left_out:
-        del plain[key]
-    for path, value in walk(plain):
+        del resolved[key]
+    described = OmegaConf.create(resolved)
+    for path, value in walk(described):
         require_trusted(path, value)
         if value in MOVED:
-            OmegaConf.update(plain, ".".join(path), MOVED[value])
-    return instantiate(plain, _convert_="all", **arguments)
+            OmegaConf.update(described, ".".join(path), MOVED[value])
+    return instantiate(described, _convert_="all", **arguments)
 
 
 def make_trainer(cfg: DictConfig) -> Trainer:
@@ -90,7 +91,7 @@ def choose_steps_per_batch(cfg: DictConfig, callbacks: Sequence[Callback]) -> No
 def make_datamodule(cfg: DictConfig, trainer: Trainer) -> FashionMNISTDataModule:
     """The data, loaded and on the trainer's device."""
     every_n_steps = cfg.trainer.checkpoint_every_n_steps
-    datamodule = build(
+    datamodule: FashionMNISTDataModule = build(
         cfg.data,
         seed=cfg.seed,
         steps_per_batch=cfg.trainer.steps_per_batch,
@@ -104,8 +105,8 @@ def make_datamodule(cfg: DictConfig, trainer: Trainer) -> FashionMNISTDataModule
 
 def count_steps(cfg: DictConfig, datamodule: FashionMNISTDataModule) -> int:
     """Optimiser steps in the whole run."""
-    per_epoch = math.ceil(datamodule.batches_per_epoch / cfg.trainer.accumulate_grad_batches)
-    steps = per_epoch * cfg.trainer.max_epochs
+    per_epoch: int = math.ceil(datamodule.batches_per_epoch / cfg.trainer.accumulate_grad_batches)
+    steps: int = per_epoch * cfg.trainer.max_epochs
     return steps if cfg.trainer.max_steps < 0 else min(steps, cfg.trainer.max_steps)
 
 
@@ -124,7 +125,7 @@ def make_classifier(cfg: DictConfig, model: torch.nn.Module, datamodule: Fashion
     else:
         options |= {key: cfg.trainer[key] for key in (*STEP_OPTIONS, "max_steps")}
         classifier = ChunkedClassifier(*parts, batch_size=cfg.data.batch_size, **options)
-    configuration = {**OmegaConf.to_container(cfg, resolve=True), "dataset": datamodule.dataset}
+    configuration = {**plain(cfg, resolve=True), "dataset": datamodule.dataset}
     configuration["scaling"] = asdict(datamodule.scale)  # so that the checkpoint is of use without the data
     if cfg.ckpt_path is not None:
         try:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
@@ -70,8 +71,7 @@ class ChunkedClassifier(Classifier):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         configured: Any = super().configure_optimizers()
-        del configured["lr_scheduler"]["monitor"]  # who steps by hand looks it up by hand
-        return configured
+        return [configured["optimizer"]], [configured["lr_scheduler"]["scheduler"]]  # it is stepped by hand
 
     @property
     def is_last_batch(self) -> bool:
@@ -82,8 +82,10 @@ class ChunkedClassifier(Classifier):
         self.in_last_batch = False
 
     def training_step(self, chunk: tuple[Tensor, Tensor], chunk_index: int) -> None:  # type: ignore[override]
-        batches = list(zip(*(rows.split(self.batch_size) for rows in chunk), strict=True))
-        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        images, labels = chunk
+        batches = list(zip(torch.split(images, self.batch_size), torch.split(labels, self.batch_size), strict=True))
+        optimizer: Any = self.optimizers()
+        scheduler: Any = self.lr_schedulers()
         alone, step = self.trainer.world_size == 1, self.global_step
         for index, batch in enumerate(batches, start=1):
             self.in_last_batch = index == len(batches) and self.trainer.is_last_batch
@@ -109,7 +111,7 @@ class ChunkedClassifier(Classifier):
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()
         if self.scheduler_interval == "epoch":
-            scheduler = self.lr_schedulers()
+            scheduler: Any = self.lr_schedulers()
             if isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step(self.trainer.callback_metrics["loss/val"])
             else:
@@ -133,8 +135,10 @@ def acts_by_step(callback: Callback) -> bool:
 
     A class that copes with chunks says so by ``copes_with_chunks = True``.
     """
+    if getattr(callback, "copes_with_chunks", False):
+        return False
     match callback:
-        case Callback(copes_with_chunks=True) | Timer():
+        case Timer():  # it looks at the clock
             return False
         case LearningRateMonitor():
             return callback.logging_interval != "epoch"

@@ -73,8 +73,11 @@ class Classifier(LightningModule):
                 {"params": [(name, p) for name, p in parameters if p.ndim < 2], "weight_decay": 0.0},
             ]
         optimizer = self.make_optimizer(parameters, **({} if self.lr is None else {"lr": self.lr}))
-        schedule = {"scheduler": self.make_scheduler(optimizer), "interval": self.scheduler_interval}
-        return {"optimizer": optimizer, "lr_scheduler": {**schedule, "monitor": "loss/val"}}
+        schedule = self.make_scheduler(optimizer)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": self.scheduler_interval, "monitor": "loss/val"},
+        }
 
     def on_train_epoch_start(self) -> None:
         self.figures = {}  # those of another epoch are not of this one

@@ -10,6 +10,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 import fmnist_lit.command_line.launch
+import fmnist_lit.run.names
 
 TINY = (
     "data=synthetic",
@@ -37,7 +38,7 @@ def jobs(monkeypatch) -> list[DictConfig]:
         Path(cfg.run_dir, "results.json").write_text(json.dumps(results))
         return 0.5
 
-    monkeypatch.setattr(fmnist_lit.launch, "run", run)
+    monkeypatch.setattr(fmnist_lit.command_line.launch, "run_job", run)
     return seen
 
 
@@ -61,7 +62,7 @@ def test_exit_code_of_a_sweep_is_that_of_its_worst_job(launch_here, jobs, seeds,
 
 
 def test_run_that_writes_no_status_has_failed(launch_here, monkeypatch):
-    monkeypatch.setattr(fmnist_lit.launch, "run", lambda cfg: None)
+    monkeypatch.setattr(fmnist_lit.command_line.launch, "run_job", lambda cfg: None)
     assert launch_here() == 1
 
 
@@ -87,10 +88,10 @@ def test_run_folder_holds_the_configuration(launch_here, jobs, tmp_path):
 
 def test_two_runs_of_the_same_second_and_token_get_two_folders(launch_here, jobs, tmp_path, monkeypatch):
     monkeypatch.setattr("hydra.core.utils.datetime", SimpleNamespace(now=lambda: datetime(2026, 1, 1)))
-    monkeypatch.setattr(fmnist_lit.command_line.launch.secrets, "token_hex", lambda _: "aaaaaa")
+    monkeypatch.setattr(fmnist_lit.run.names.secrets, "token_hex", lambda _: "aaaaaa")
     assert launch_here() == 0
     tokens = iter(["aaaaaa"] * 8)
-    monkeypatch.setattr(fmnist_lit.command_line.launch.secrets, "token_hex", lambda _: next(tokens, "bbbbbb"))
+    monkeypatch.setattr(fmnist_lit.run.names.secrets, "token_hex", lambda _: next(tokens, "bbbbbb"))
     assert launch_here() == 0
     assert [name[-6:] for name in runs_in(tmp_path / "outputs" / "runs")] == ["aaaaaa", "bbbbbb"]
     assert len(jobs) == 2
@@ -98,7 +99,7 @@ def test_two_runs_of_the_same_second_and_token_get_two_folders(launch_here, jobs
 
 def test_ten_runs_started_together_get_ten_folders(tmp_path):
     program = (
-        "import sys; from fmnist_lit import launch; "
+        "import sys; from fmnist_lit.command_line import launch; "
         "print(launch.prepare(launch.get_args_parser().parse_args(['seed=1'])).folder)"
     )
     started = [
@@ -161,7 +162,7 @@ def test_hydra_sweep_dir_names_the_folder(launch_here, jobs, tmp_path):
 
 
 def test_installed_configuration_is_found_wherever_the_program_is_started(launch_here, jobs):
-    assert fmnist_lit.command_line.launch.CONF.is_absolute()
+    assert fmnist_lit.command_line.prepare.CONF.is_absolute()
     assert launch_here() == 0
 
 

@@ -11,12 +11,14 @@ from omegaconf import DictConfig, OmegaConf
 
 import fmnist_lit.command_line.launch
 import fmnist_lit.train
-from fmnist_lit import config
-from fmnist_lit.config import ConfigError
-from fmnist_lit.config.rules import RULES
-from fmnist_lit.command_line.prepare import CONF
 from fmnist_lit.build import build as build_part
 from fmnist_lit.build import make_trainer
+from fmnist_lit.command_line.prepare import CONF
+from fmnist_lit.config import ConfigError
+from fmnist_lit.config.check import check_configuration
+from fmnist_lit.config.rules import RULES
+from fmnist_lit.config.tree import walk
+from fmnist_lit.config.trust import require_trusted
 
 OPTIONS = sorted(
     (file.parent.name, file.stem) for file in CONF.glob("*/*.yaml")
@@ -26,7 +28,9 @@ OPTIONS = sorted(
 @pytest.fixture
 def refused(launch_here, tmp_path, capsys, monkeypatch):
     """Launch a command line that must be refused; its message."""
-    monkeypatch.setattr(fmnist_lit.launch, "run", lambda cfg: None)  # what is wrongly accepted need not train
+    monkeypatch.setattr(
+        fmnist_lit.command_line.launch, "run_job", lambda cfg: None
+    )  # what is wrongly accepted need not train
 
     def launch(*arguments: str) -> str:
         assert launch_here(*arguments) == 2
@@ -327,7 +331,7 @@ def test_what_is_built_is_what_was_checked(configure, monkeypatch):
     """An interpolation may give something else by then."""
     cfg = configure("+callbacks.x='${oc.decode:${oc.env:NODE}}'")
     monkeypatch.setenv("NODE", "{_target_: lightning.pytorch.callbacks.Timer}")
-    config.check(cfg)
+    check_configuration(cfg)
     assert type(build_part(cfg.callbacks)["x"]).__name__ == "Timer"
     monkeypatch.setenv("NODE", "{_target_: pathlib.Path}")
     with pytest.raises(ConfigError, match=r"pathlib\.Path"):
@@ -351,7 +355,7 @@ def test_what_is_built_is_what_was_checked(configure, monkeypatch):
 def test_logging_cannot_name_code_to_run(configure, node, handler):
     cfg = OmegaConf.create({**configure(), "hydra": {node: {"handlers": {"x": handler}}}})
     with pytest.raises(ConfigError, match=rf"hydra\.{node}\.handlers\.x"):
-        config.check(cfg)
+        check_configuration(cfg)
 
 
 @pytest.mark.parametrize("arguments", [["hydra.searchpath=[pkg://evil]"], ["--config-path", "stranger"]])
@@ -379,7 +383,7 @@ def test_configuration_cannot_have_a_module_imported(tmp_path, arguments):
     ],
 )
 def test_classes_that_train_are_trusted(target):
-    config.check_trust(("callbacks", "x", "_target_"), target)
+    require_trusted(("callbacks", "x", "_target_"), target)
 
 
 @pytest.mark.parametrize(
@@ -399,7 +403,7 @@ def test_classes_that_train_are_trusted(target):
 )
 def test_names_next_to_the_trusted_ones_are_not_trusted(target):
     with pytest.raises(ConfigError, match="_target_"):
-        config.check_trust(("callbacks", "x", "_target_"), target)
+        require_trusted(("callbacks", "x", "_target_"), target)
 
 
 def test_configuration_that_refers_to_itself_is_refused(refused):
@@ -408,7 +412,7 @@ def test_configuration_that_refers_to_itself_is_refused(refused):
 
 @pytest.mark.parametrize("value", ["optimizer.lr=1e-3", "optimizer.lr=1", "model.dropout=0", "trainer.devices=auto"])
 def test_right_values_are_accepted(configure, value):
-    config.check(configure(value))
+    check_configuration(configure(value))
 
 
 # What is shipped
@@ -422,7 +426,7 @@ def compose(group: str, option: str) -> DictConfig:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_shipped_option_passes_the_checks(group, option):
-    config.check(compose(group, option))
+    check_configuration(compose(group, option))
 
 
 def build(cfg: DictConfig, group: str) -> None:
@@ -458,7 +462,7 @@ def test_every_shipped_option_binds_to_its_target(tmp_path, group, option):
 def test_every_number_shipped_has_a_rule_or_is_any_finite_number():
     shipped = set()
     for group, option in OPTIONS:
-        for path, value in config.walk(compose(group, option)):
+        for path, value in walk(compose(group, option)):
             if path[0] in ("data", "model", "regularization", "optimizer", "scheduler", "trainer", "loss"):
                 shipped |= {".".join(path)} if isinstance(value, int | float) else set()
     listed = {key for key in shipped if ".betas." not in key and ".hidden_sizes." not in key}

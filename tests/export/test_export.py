@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import fmnist_lit
+from fmnist_lit.data.synthetic import draw_split
 from fmnist_lit.export import formats as export_formats
 from fmnist_lit.export.__main__ import main
-from fmnist_lit.data.synthetic import draw_split
 
 PIXELS = draw_split(7, 3, "test")[0][:, None]
 

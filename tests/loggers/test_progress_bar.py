@@ -3,7 +3,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
+from fmnist_lit.classifier import Classifier
 from fmnist_lit.loggers.progress_bar import ProgressBar
 
 
@@ -22,5 +24,7 @@ def test_bar_counts_batches_and_epochs_from_one():
 
 def test_bar_shows_the_loss_of_the_last_chunk():
     trainer = SimpleNamespace(loggers=[], progress_bar_metrics={"v_num": 1})
-    metrics = ProgressBar().get_metrics(trainer, SimpleNamespace(progress=SimpleNamespace(loss=torch.tensor(0.4567))))
+    classifier = Classifier(nn.Linear(1, 1), nn.CrossEntropyLoss())
+    classifier.progress.recent_loss = torch.tensor(0.4567)
+    metrics = ProgressBar().get_metrics(trainer, classifier)
     assert metrics["loss"] == "0.457"

@@ -5,20 +5,20 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import QUIET, SMALL
 from hydra.utils import instantiate
-from test_resume import TINY, outcome, points, results, rows
-from test_signals import until
+from interruptions import TINY, outcome, points, results, rows, until
 from torch.nn.functional import cross_entropy
 
+from fmnist_lit.command_line.job import FIGURES, run_job
+from fmnist_lit.data.images import load_images
 from fmnist_lit.processes import ranks
 from fmnist_lit.run.checkpoint import load_checkpoint
-from fmnist_lit.data.images import load_images
-from fmnist_lit.command_line.job import FIGURES, run_job
 
 DDP = (
     *("trainer=ddp", "trainer.steps_per_batch=3", "trainer.max_epochs=3"),
@@ -30,8 +30,11 @@ DDP = (
 def server() -> Iterator[None]:
     """Let the server that forks the ranks import faulty_rank as well."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
-        patch.setattr(ranks, "PRELOADED", [*ranks.PRELOADED, "faulty_rank"])
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+        preload = ForkServerContext.set_forkserver_preload
+        patch.setattr(
+            ForkServerContext, "set_forkserver_preload", lambda self, names: preload(self, [*names, "faulty_rank"])
+        )
         yield
 
 

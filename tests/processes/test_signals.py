@@ -1,101 +1,40 @@
-import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from test_resume import ADAM, HARDEST, RUN, TINY, interrupting, outcome, points, results, rows, signal_at
+from interruptions import (
+    ADAM,
+    FORKS,
+    HARDEST,
+    PATIENCE,
+    RUN,
+    TINY,
+    Child,
+    interrupting,
+    outcome,
+    points,
+    results,
+    rows,
+    signal_at,
+    until,
+)
 
+import fmnist_lit.command_line.job
 import fmnist_lit.command_line.launch
-import fmnist_lit.run
+import fmnist_lit.run.checkpoint
 import fmnist_lit.train
 from fmnist_lit.__main__ import main
-from fmnist_lit.run.checkpoint import load_checkpoint
 from fmnist_lit.classifier import Classifier
 from fmnist_lit.command_line.job import run_job
 from fmnist_lit.processes.signals import stop_request
+from fmnist_lit.run.checkpoint import load_checkpoint
 from fmnist_lit.sweep.callback import SummaryCallback
-
-PATIENCE = 60.0  # seconds that a child may take on a busy machine, where its own time is not what is tested
-
-
-class Child:
-    """A fork of this process, so that nothing is imported again; a signal to it does what it would to a user's run.
-
-    Its exit code is what ``work`` returns or exits with; its output goes to a file.
-    """
-
-    def __init__(self, work: Callable[[], Any], output: Path) -> None:
-        self.output = output
-        self.returncode: int | None = None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # no thread of ours holds a lock here
-            self.pid = os.fork()
-        if not self.pid:
-            os._exit(self.live(work))
-
-    def live(self, work: Callable[[], Any]) -> int:
-        code = 70
-        try:
-            for signum in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(signum, signal.SIG_DFL)
-            descriptor = os.open(self.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(descriptor, 1)
-            os.dup2(descriptor, 2)
-            sys.stdout = sys.stderr = open(1, "w", closefd=False)  # noqa: SIM115  stays open to the end
-            logging.getLogger().handlers[:] = [logging.StreamHandler(sys.stderr)]
-            code = work()
-        except SystemExit as end:
-            code = end.code
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        sys.stdout.flush()
-        return code if isinstance(code, int) else 0
-
-    def send(self, signum: int) -> None:
-        os.kill(self.pid, signum)
-
-    def wait(self, timeout: float = PATIENCE) -> int:
-        """The exit code; the negative number of the signal that ended it."""
-        end = time.monotonic() + timeout
-        while self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.returncode = os.waitstatus_to_exitcode(status)
-            elif time.monotonic() > end:
-                self.kill()
-                raise AssertionError(f"still alive after {timeout} s")
-            else:
-                time.sleep(0.002)
-        return self.returncode
-
-    def kill(self) -> None:
-        if self.returncode is None:
-            self.send(signal.SIGKILL)
-            self.wait()
-
-    @property
-    def text(self) -> str:
-        return self.output.read_text() if self.output.exists() else ""
-
-
-FORKS = pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA does not survive a fork")
-
-
-def until(true: Callable[[], Any], timeout: float = PATIENCE) -> None:
-    end = time.monotonic() + timeout
-    while not true():
-        assert time.monotonic() < end, "did not happen in time"
-        time.sleep(0.002)
-
 
 # In this process
 
@@ -133,15 +72,15 @@ def test_run_after_an_interrupted_one_is_not_interrupted(configure, tmp_path):
 
 def test_run_in_another_thread_trains_without_handlers(configure, tmp_path):
     cfg = configure()
-    thread = threading.Thread(target=run, args=(cfg,))
+    thread = threading.Thread(target=run_job, args=(cfg,))
     thread.start()
     thread.join(PATIENCE)
     assert results(tmp_path / "run")["status"] == "completed"
 
 
 BEFORE_TRAINING = [
-    (fmnist_lit.run, "remove_orphans"),
-    (fmnist_lit.run.config, "check"),
+    (fmnist_lit.command_line.job, "remove_orphans"),
+    (fmnist_lit.command_line.job, "check_configuration"),
     (fmnist_lit.train, "seed_everything"),
     (fmnist_lit.train, "make_datamodule"),
     (Classifier, "configure_optimizers"),
@@ -189,8 +128,8 @@ def test_signal_while_a_checkpoint_is_written_does_not_harm_it(configure, tmp_pa
     import fmnist_lit.run.checkpoint
 
     whole = configure(*RUN, *HARDEST, run_dir="whole")
-    run(whole)
-    interrupting(monkeypatch, fmnist_lit.checkpoint, "write_durably", after)
+    run_job(whole)
+    interrupting(monkeypatch, fmnist_lit.run.checkpoint, "write_durably", after)
     with pytest.raises(SystemExit, match="143"):
         run_job(configure(*RUN, *HARDEST))
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
@@ -235,7 +174,7 @@ def test_signal_between_the_jobs_of_a_sweep_ends_it_the_same_way(launch_here, tm
     assert "Interrupted by SIGTERM" in err
 
 
-MOMENTS = [("fmnist_lit.launch", "prepare"), ("fmnist_lit.launch", "check_sources"), ("hydra", "main")]
+MOMENTS = [("fmnist_lit.command_line.launch", "prepare"), ("fmnist_lit.command_line.launch", "check_sources"), ("hydra", "main")]
 
 
 @FORKS

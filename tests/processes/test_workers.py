@@ -16,12 +16,12 @@ import pytest
 from conftest import QUIET, SMALL
 from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
+from interruptions import signal_at
 from omegaconf import DictConfig, OmegaConf
-from test_resume import signal_at
 
-from fmnist_lit.config import ConfigError
-from fmnist_lit.command_line.prepare import CONF
 from fmnist_lit.command_line.job import run_job
+from fmnist_lit.command_line.prepare import CONF
+from fmnist_lit.config import ConfigError
 from fmnist_lit.processes import workers
 
 PATIENCE = 300.0  # seconds that other processes may take on a busy machine
@@ -202,14 +202,14 @@ def test_job_stops_when_nobody_leads_its_sweep_any_more(job, tmp_path, monkeypat
     lead.acquire()
     monkeypatch.setattr("fmnist_lit.train.announce", lambda data: lead.release())
     with pytest.raises(SystemExit) as end:
-        run(job)
+        run_job(job)
     assert end.value.code == 143
     assert status(job) == "interrupted"
 
 
 def test_job_of_a_sweep_that_nobody_leads_does_not_start(job):
     with pytest.raises(SystemExit) as end:
-        run(job)
+        run_job(job)
     assert end.value.code == 143
     assert not Path(job.run_dir, "results.json").exists()
 
@@ -262,7 +262,7 @@ def test_job_of_a_led_sweep_runs_to_its_end_and_shows_that_it_lives(job, tmp_pat
     alive = []
     with FileLock(tmp_path / workers.LOCK):
         monkeypatch.setattr("fmnist_lit.train.announce", lambda data: alive.append(workers.jobs_alive(tmp_path)))
-        assert run(job) > 0
+        assert run_job(job) > 0
     assert alive == [True]
     assert not workers.jobs_alive(tmp_path)
     assert status(job) == "completed"
@@ -270,7 +270,7 @@ def test_job_of_a_led_sweep_runs_to_its_end_and_shows_that_it_lives(job, tmp_pat
 
 def test_signal_to_one_job_of_a_led_sweep_leaves_the_others_alone(job, tmp_path):
     with FileLock(tmp_path / workers.LOCK), signal_at(3):
-        assert run(job) == 0
+        assert run_job(job) == 0
     assert status(job) == "interrupted"
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from fmnist_lit.run.checkpoint import CheckpointError, DurableCheckpointIO, load_checkpoint
 from fmnist_lit.build import make_datamodule, make_trainer
+from fmnist_lit.run.checkpoint import CheckpointError, DurableCheckpointIO, load_checkpoint
 from fmnist_lit.train import train
 
 

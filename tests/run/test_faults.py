@@ -19,30 +19,33 @@ from typing import Any
 
 import pytest
 import torch
-from test_resume import (
+from interruptions import (
     ADAM,
+    FORKS,
     HARDEST,
     RUN,
     TINY,
+    Child,
     composed,
     content,
     fingerprint,
+    is_right,
     outcome,
     points,
     results,
     rows,
     signal_at,
     tree,
+    until,
 )
-from test_signals import FORKS, Child, until
 from torchvision.datasets import FashionMNIST
 
-from fmnist_lit.data import fashion_mnist
-from fmnist_lit.run.checkpoint import load_checkpoint
 from fmnist_lit.classifier import Classifier
-from fmnist_lit.data.images import load_images
-from fmnist_lit.run.files import link_durably
 from fmnist_lit.command_line.job import run_job
+from fmnist_lit.data import fashion_mnist
+from fmnist_lit.data.images import load_images
+from fmnist_lit.run.checkpoint import load_checkpoint
+from fmnist_lit.run.files import link_durably
 
 pytestmark = FORKS
 SPOILING = ("optimizer=adam", "scheduler=exponential", "scheduler.gamma=20", "data.batch_size=16")  # best is not last
@@ -585,10 +588,6 @@ def mirror(tiny_idx, monkeypatch) -> Iterator[Mirror]:
     mirror.server.shutdown()
     mirror.server.server_close()
     thread.join()
-
-
-def is_right(loaded: dict[str, Any], splits: dict[str, Any]) -> bool:
-    return all(torch.equal(a, b) for split in splits for a, b in zip(loaded[split], splits[split], strict=True))
 
 
 def test_processes_that_start_together_download_once(tiny_idx, mirror, tmp_path):

@@ -1,37 +1,32 @@
-import contextlib
-import copy
-import csv
-import hashlib
-import json
 import shlex
 import shutil
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from omegaconf import DictConfig
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.summary.writer import event_file_writer
+from interruptions import (
+    ADAM,
+    HARDEST,
+    RUN,
+    TINY,
+    composed,
+    content,
+    fingerprint,
+    interrupting,
+    outcome,
+    points,
+    results,
+    rows,
+    signal_at,
+    tree,
+)
 
 import fmnist_lit.data
-from fmnist_lit.run.checkpoint import load_checkpoint
 from fmnist_lit.classifier import Classifier
-from fmnist_lit.command_line.prepare import CONF
 from fmnist_lit.command_line.job import run_job
-
-# 8 steps an epoch, with everything that draws from a generator or keeps a state
-RUN = ("data.batch_size=32", "trainer.max_epochs=3", "model.dropout=0.2", "regularization.l1=1e-5")
-STATE = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch", "position", "generators")
-TIMES = ("seconds", "fit_cpu_seconds", "started")
-AVERAGING = ("current_model_state", "averaging_state")
-
-# TensorBoard reads the files of a folder by name. Those of one process and second differ in a count alone, which has to
-# keep its number of digits; runs that import all they need are never within a second.
-while event_file_writer._global_uid.get() < 1000:
-    pass
+from fmnist_lit.command_line.prepare import CONF
+from fmnist_lit.run.checkpoint import load_checkpoint
 
 
 def options(group: str) -> list[str]:
@@ -41,103 +36,7 @@ def options(group: str) -> list[str]:
 # What two runs are compared by
 
 
-def update(digest: Any, value: Any) -> None:
-    """Feed every bit and the structure of a tree of tensors and plain values to a hash, but no times."""
-    if isinstance(value, torch.Tensor):
-        digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
-        digest.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    elif isinstance(value, dict):
-        for key in value:
-            if key != "seconds":
-                digest.update(f"{key!r}:".encode())
-                update(digest, value[key])
-    elif isinstance(value, list | tuple):
-        for item in value:
-            digest.update(b",")
-            update(digest, item)
-    else:
-        digest.update(repr(value).encode())
-
-
-def fingerprint(run_dir: Path, name: str = "last") -> str:
-    """SHA-256 of all in a checkpoint that decides how the run goes on."""
-    checkpoint = load_checkpoint(run_dir / "checkpoints" / f"{name}.ckpt")
-    digest = hashlib.sha256()
-    update(digest, {key: checkpoint[key] for key in (*STATE, "callbacks", *AVERAGING) if key in (*STATE, *checkpoint)})
-    return digest.hexdigest()
-
-
-def rows(run_dir: Path) -> list[dict[str, str]]:
-    with open(run_dir / "metrics.csv", newline="") as file:
-        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
-
-
-def results(run_dir: Path) -> dict[str, Any]:
-    return json.loads((run_dir / "results.json").read_text())
-
-
-def outcome(run_dir: Path) -> dict[str, Any]:
-    """All that a run leaves, but for times."""
-    checkpoints = sorted(file.stem for file in (run_dir / "checkpoints").iterdir())
-    return {
-        "results": {key: value for key, value in results(run_dir).items() if key not in TIMES},
-        "rows": rows(run_dir),
-        **{name: fingerprint(run_dir, name) for name in checkpoints},
-    }
-
-
-def points(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard shows of a run folder."""
-    accumulator = EventAccumulator(str(run_dir))
-    accumulator.Reload()
-    tags = [tag for tag in accumulator.Tags()["scalars"] if tag != "seconds"]
-    return {tag: [(event.step, event.value) for event in accumulator.Scalars(tag)] for tag in tags}
-
-
-def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Time and content of all files."""
-    return {
-        str(file.relative_to(folder)): (file.stat().st_mtime_ns, file.read_bytes() if file.is_file() else b"")
-        for file in folder.rglob("*")
-    }
-
-
-def content(run_dir: Path) -> dict[str, bytes]:
-    """Content of all files but the log."""
-    return {name: data for name, (_, data) in tree(run_dir).items() if name != "train.log"}
-
-
 # Stopping and going on
-
-
-@contextlib.contextmanager
-def signal_at(step: int, signum: int = signal.SIGTERM) -> Iterator[None]:
-    """Let a signal arrive in the middle of optimiser step ``step`` (from 1)."""
-    with pytest.MonkeyPatch.context() as patch:
-        original = Classifier.on_before_optimizer_step
-
-        def hook(self: Classifier, optimizer: Any) -> None:
-            original(self, optimizer)
-            if self.global_step + 1 == step:
-                signal.raise_signal(signum)
-
-        patch.setattr(Classifier, "on_before_optimizer_step", hook)
-        yield
-
-
-COMPOSED: dict[tuple[str, ...], DictConfig] = {}
-
-
-def composed(
-    configure: Callable[..., DictConfig], run_dir: Path, *overrides: str, ckpt_path: Path | None
-) -> DictConfig:
-    """As ``configure``, which takes longer than a run, only once for the same overrides."""
-    if overrides not in COMPOSED:
-        COMPOSED[overrides] = configure(*overrides)
-    cfg = copy.deepcopy(COMPOSED[overrides])
-    cfg.run_dir = str(run_dir)
-    cfg.ckpt_path = ckpt_path and str(ckpt_path)
-    return cfg
 
 
 @pytest.fixture
@@ -192,13 +91,6 @@ def test_averaged_and_augmented_run_resumes_to_the_same_bits(start, stop):
     start("parts", *overrides, resume=True)
     assert "averaging_state" in load_checkpoint(parts / "checkpoints" / "last.ckpt")
     assert outcome(parts) == outcome(whole)
-
-
-# several batches of evaluation too: between them Lightning has a mind of its own about SIGTERM
-HARDEST = (
-    *("optimizer=adam", "scheduler=one_cycle", "model.batch_norm=true", "trainer.gradient_clip_val=0.5"),
-    "data.eval_batch_size=20",
-)
 
 
 @pytest.mark.parametrize("stop", [1, 4, 8, 9, 24])
@@ -272,22 +164,6 @@ def test_stop_resumes_to_the_same_figures_whatever_is_evaluated(start, overrides
     assert points(parts) == points(whole)
 
 
-def interrupting(patch: pytest.MonkeyPatch, owner: Any, name: str, after: bool = False) -> None:
-    """Let SIGTERM arrive where ``owner.name`` is called, or has been."""
-    original = getattr(owner, name)
-    signals = [signal.SIGTERM]
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if signals and not after:
-            signal.raise_signal(signals.pop())
-        value = original(*args, **kwargs)
-        if signals:
-            signal.raise_signal(signals.pop())
-        return value
-
-    patch.setattr(owner, name, call)
-
-
 @pytest.mark.parametrize(
     ("hook", "val_size"),
     [
@@ -346,21 +222,13 @@ def test_order_of_the_resumed_epoch_is_not_that_of_the_first(start, monkeypatch)
     """What Lightning alone does."""
     seen = []
     order = fmnist_lit.data.batches.epoch_order
-    monkeypatch.setattr(fmnist_lit.data, "epoch_order", lambda *args: seen.append(args) or order(*args))
+    monkeypatch.setattr(fmnist_lit.data.batches, "epoch_order", lambda *args: seen.append(args) or order(*args))
     start("parts", stop=16)
     start("parts", resume=True)
     assert [epoch for _, _, epoch in seen] == [0, 1, 2]
 
 
 # By command line
-
-TINY = (
-    *("data=synthetic", "data.train_size=128", "data.val_size=64", "data.test_size=100", "data.batch_size=32"),
-    *("model.hidden_sizes=[8]", "trainer.max_epochs=3", "trainer.accelerator=cpu", "num_threads=1"),
-)  # 4 steps an epoch
-
-
-ADAM = (*TINY, "optimizer=adam", "model.dropout=0.2")
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_resume import outcome, signal_at, tree
-from test_signals import FORKS, Child
+from interruptions import FORKS, Child, outcome, signal_at, tree
 
 from fmnist_lit.sweep.summary import summarize
 
@@ -36,7 +35,7 @@ def conclusion(sweep_dir: Path) -> tuple[list[dict[str, str]], Any, list[str]]:
     with open(sweep_dir / "summary.csv", newline="") as file:
         rows = [{**row, "seconds": ""} for row in csv.DictReader(file)]
     pictures = sorted(file.name for file in sweep_dir.glob("plots/*"))
-    return rows, summarize([sweep_dir], pictures=False).verdict, pictures
+    return rows, summarize([sweep_dir], charts=False).verdict, pictures
 
 
 def statuses(sweep_dir: Path) -> dict[str, str]:

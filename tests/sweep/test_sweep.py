@@ -146,7 +146,7 @@ def test_a_seed_that_was_run_twice_counts_once(sweep, tmp_path):
     sweep.add("optimizer.lr=1", "seed=0", val=0.8)
     sweep.add("optimizer.lr=1", "seed=1", val=0.9, seed=1)
     other.add("optimizer.lr=1.0", "seed=1", val=0.9, seed=1)
-    table = summarize([sweep.folder, other.folder], pictures=False).table
+    table = summarize([sweep.folder, other.folder], charts=False).table
     assert table.ranked[0].n == 2
     assert "counted once" in sweep.rows()[-1]["reason"]
 
@@ -330,7 +330,7 @@ def test_several_seeds_are_within_noise_by_their_own_spread(sweep, behind, close
 def test_jobs_on_different_data_sets_are_not_ranked(sweep):
     sweep.add("optimizer.lr=1", val=0.8)
     sweep.add("optimizer.lr=2", val=0.9, dataset="synthetic")
-    summary = sweep.summarize(pictures=True)
+    summary = sweep.summarize(charts=True)
     assert summary.table.ranked == []
     assert summary.verdict.command is None
     assert "No ranking" in summary.verdict.headline
@@ -388,7 +388,7 @@ def test_several_sweeps_are_one_table_in_the_first_folder(sweep, tmp_path):
     hydra = sweep.folder / "optimizer.lr=1" / ".hydra" / "hydra.yaml"
     hydra.write_text("hydra: {runtime: {choices: {optimizer: sgd}}}")
     other.add("optimizer.lr=1", "optimizer=adam", "data.batch_size=32", val=0.9)
-    table = summarize([sweep.folder, other.folder, sweep.folder], pictures=False).table
+    table = summarize([sweep.folder, other.folder, sweep.folder], charts=False).table
     assert table.varied == ["optimizer", "data.batch_size"]
     rows = sweep.rows()
     assert [(row["folder"], row["optimizer"], row["data.batch_size"]) for row in rows] == [
@@ -500,7 +500,7 @@ def test_starts_fast_and_imports_nothing_heavy(sweep):
     sweep.add("optimizer.lr=1", val=0.8)
     code = (
         "import sys; from pathlib import Path; from fmnist_lit.sweep.summary import summarize;"
-        f"summarize([Path({str(sweep.folder)!r})], pictures=False);"
+        f"summarize([Path({str(sweep.folder)!r})], charts=False);"
         "print(sorted({'torch', 'lightning', 'matplotlib', 'numpy', 'tensorboard'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -554,7 +554,7 @@ def grid(sweep: Sweep) -> None:
 def test_pictures_are_drawn_and_embedded(sweep):
     pytest.importorskip("matplotlib")
     grid(sweep)
-    sweep.summarize(pictures=True)
+    sweep.summarize(charts=True)
     drawn = {path.stem: path.read_bytes() for path in sweep.folder.glob("plots/*")}
     assert drawn.keys() == {
         "heatmap_optimizer.lr_data.batch_size",
@@ -579,7 +579,7 @@ def test_pictures_of_before_go_and_others_stay(sweep):
     (sweep.folder / "plots").mkdir()
     for name in ("bars_optimizer.png", "mine.png"):
         (sweep.folder / "plots" / name).touch()
-    sweep.summarize(pictures=True)
+    sweep.summarize(charts=True)
     assert {path.name for path in sweep.folder.glob("plots/*")} == {"mine.png", "curves.png"}
 
 
@@ -590,7 +590,7 @@ def test_hostile_names_can_be_drawn(sweep):
             sweep.add(
                 f"+note='{note}'", f"seed={seed}", f"+a/../b={seed}", val=0.8, seed=seed, name=f"{hash(note)}{seed}"
             )
-    sweep.summarize(pictures=True)
+    sweep.summarize(charts=True)
     assert {path.name for path in sweep.folder.glob("plots/*")} >= {"bars_note.png", "curves.png"}
 
 
@@ -600,8 +600,8 @@ def test_seeds_alone_and_a_random_search_have_pictures(tmp_path):
     for index in range(6):
         seeds.add(f"seed={index}", val=0.8 + index / 100, seed=index)
         search.add(f"optimizer.lr={0.001 * 3**index}", f"regularization.l1={index / 1000}", val=0.8 + index / 100)
-    seeds.summarize(pictures=True)
-    search.summarize(pictures=True)
+    seeds.summarize(charts=True)
+    search.summarize(charts=True)
     assert {path.stem for path in seeds.folder.glob("plots/*")} == {"seeds", "curves"}
     assert {path.stem for path in search.folder.glob("plots/*")} == {
         "accuracy_optimizer.lr",
@@ -659,7 +659,7 @@ def test_without_matplotlib_there_is_a_summary_without_pictures(sweep, monkeypat
     monkeypatch.delattr("fmnist_lit.sweep.charts", raising=False)
     monkeypatch.setitem(sys.modules, "fmnist_lit.sweep.charts", None)
     sweep.add("optimizer.lr=1", val=0.8)
-    sweep.summarize(pictures=True)
+    sweep.summarize(charts=True)
     assert "No pictures: " in (sweep.folder / "summary.md").read_text()
 
 

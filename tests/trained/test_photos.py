@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fmnist_lit.trained.photos import PictureError, find_pictures, read_picture, to_pixels
 from fmnist_lit.data.synthetic import draw_split
+from fmnist_lit.trained.photos import PictureError, find_pictures, read_picture, to_pixels
 
 GARMENT = draw_split(1, 0, "test")[0][0]
 

@@ -11,10 +11,10 @@ from test_checkpoint import Bomb
 
 import fmnist_lit
 from fmnist_lit import predict
+from fmnist_lit.data.images import Scaling, load_images
 from fmnist_lit.evaluate import __main__ as evaluate
 from fmnist_lit.export import __main__ as export
 from fmnist_lit.run.checkpoint import CheckpointError, load_checkpoint
-from fmnist_lit.data.images import Scaling, load_images
 from fmnist_lit.trained.find import NoSuchRunError, find_trained
 
 PIXELS = load_images("synthetic", "", 0)[2].pixels[:50]

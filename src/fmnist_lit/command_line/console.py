@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from fmnist_lit.processes import workers
 
 
-class ConsoleHandler(logging.StreamHandler):
+class ConsoleHandler(logging.StreamHandler[TextIO]):
     """Writes to whatever ``sys.stdout`` is at the time, so that lines appear above a live progress bar.
 
     A job in a process of its own says which one it is.
@@ -24,7 +24,7 @@ class ConsoleHandler(logging.StreamHandler):
         logging.Handler.__init__(self)
 
     @property
-    def stream(self) -> TextIO:
+    def stream(self) -> TextIO:  # type: ignore[override]  # the base class sets it once
         return sys.stdout
 
     def format(self, record: logging.LogRecord) -> str:

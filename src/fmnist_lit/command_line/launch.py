@@ -11,6 +11,7 @@ import filelock
 import hydra
 from hydra._internal.utils import get_args_parser
 
+from fmnist_lit.command_line.help import help_text
 from fmnist_lit.command_line.job import run_job
 from fmnist_lit.command_line.messages import already_led
 from fmnist_lit.command_line.prepare import CONF, check_sources, composer, prepare, prepare_together
@@ -37,7 +38,11 @@ def launch(arguments: Sequence[str]) -> int:
     follows = place is not None and place.rank > 0
     try:
         check_sources(args)
-        if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
+        if args.help:
+            if not follows:
+                print(help_text([CONF, *([Path(args.config_dir)] if args.config_dir else [])]))
+            return 0
+        if args.hydra_help or args.cfg or args.info or args.shell_completion:
             if args.cfg:  # Hydra's own words for what cannot be composed fill a screen
                 with composer(args) as compose:
                     compose(*first_values(parse(args.overrides)))

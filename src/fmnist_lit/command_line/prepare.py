@@ -20,7 +20,8 @@ from fmnist_lit.command_line.folders import make_folder, require_room
 from fmnist_lit.command_line.messages import explain_hydra_error
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.check import check_configuration
-from fmnist_lit.config.overrides import first_values, merge, parse, quoted, representatives
+from fmnist_lit.config.overrides import as_given, first_values, merge, parse, quoted, representatives
+from fmnist_lit.config.tree import plain
 from fmnist_lit.processes import ranks
 from fmnist_lit.run import (
     names,  # noqa: F401  registers the resolvers that name folders
@@ -56,7 +57,7 @@ def check_sources(args: argparse.Namespace) -> None:
         if value is not None:
             raise ConfigError(f"{flag}={value}: not supported; add a folder of configurations with --config-dir")
     for override in parse(args.overrides):
-        if override.key_or_group == "hydra.searchpath" and re.search(r"pkg:|\$\{", override.input_line):
+        if override.key_or_group == "hydra.searchpath" and re.search(r"pkg:|\$\{", as_given(override)):
             raise ConfigError(f"{override.input_line}: must be folders; a package would be imported")
 
 
@@ -141,12 +142,12 @@ def prepare_resume(run_dir: Path, checkpoint: Path, given: Sequence[Override], c
         [override for override in overrides if override.key_or_group not in own]
         for overrides in (parse(resume.earlier_overrides(run_dir)), given)
     )
-    overrides = [override.input_line for override in merge(under, over)]
+    overrides = [as_given(override) for override in merge(under, over)]
     overrides += [f"ckpt_path={quoted(checkpoint)}", f"hydra.run.dir={quoted(folder)}"]
     cfg = compose(*overrides)
     check_configuration(cfg)
     ranks.require_world_size(cfg)
-    now = OmegaConf.to_container(cfg, resolve=False)
+    now = plain(cfg, resolve=False)
     del now["hydra"]
     earlier = resume.earlier_config(run_dir)
     resume.require_same(earlier, now, run_dir)

@@ -1,17 +1,17 @@
 """Whether a composed configuration may run: its keys, its values, what they come to together, and whom it trusts."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.rules import FINITE, RULES, TRAIN_IMAGES
+from fmnist_lit.config.tree import plain, walk
 from fmnist_lit.config.trust import require_trusted, require_written_out
 
-DEEPEST = 40  # levels; deeper is a configuration that refers to itself
 GROUPS = ("data", "model", "loss", "optimizer", "scheduler", "trainer", "logger", "callbacks")
 TOP_LEVEL_KEYS = {
     *(*GROUPS, "regularization", "sweep", "hydra"),
@@ -32,7 +32,7 @@ def check_configuration(cfg: DictConfig) -> None:
     Raises:
         ConfigError: at the first thing that is not allowed.
     """
-    require_written_out(OmegaConf.to_container(cfg, resolve=False))
+    require_written_out(plain(cfg, resolve=False))
     missing = set(REQUIRED_KEYS)
     for path, value in walk(cfg):
         require_trusted(path, value)
@@ -57,44 +57,17 @@ def check_value(key: str, path: tuple[str, ...], value: Any) -> None:
     if path[0] in ("callbacks", "logger") and len(path) == 2 and not isinstance(value, DictConfig):
         raise ConfigError(f"{key}={as_typed(value)}: must have a _target_; ~{key} leaves it out")
     try:
-        plain = OmegaConf.to_container(value, resolve=True) if isinstance(value, ListConfig) else value
+        resolved = OmegaConf.to_container(value, resolve=True) if isinstance(value, ListConfig) else value
     except OmegaConfBaseException as error:
         raise ConfigError(f"{key}={value}: cannot be resolved: {str(error).splitlines()[0]}") from error
-    rule = RULES.get(key, FINITE if isinstance(plain, float) else None)
-    if rule is not None and not rule.check(plain):
-        raise ConfigError(f"{key}={as_typed(plain)}: must be {rule.allowed}")
+    rule = RULES.get(key, FINITE if isinstance(resolved, float) else None)
+    if rule is not None and not rule.check(resolved):
+        raise ConfigError(f"{key}={as_typed(resolved)}: must be {rule.allowed}")
 
 
 def as_typed(value: Any) -> str:
     """A value as a person would type it."""
     return {"True": "true", "False": "false", "None": "null"}.get(str(value), str(value))
-
-
-def walk(node: DictConfig | ListConfig, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every path in the tree with its value; an interpolation that waits for Hydra to run gives its text.
-
-    Raises:
-        ConfigError: if an interpolation can never be resolved, or the tree contains itself.
-    """
-    if len(path) > DEEPEST:
-        raise ConfigError(f"{'.'.join(path[:3])}…: nested more than {DEEPEST} levels deep")
-    keys = sorted(node, key=lambda key: key == "hydra") if isinstance(node, DictConfig) else range(len(node))
-    for key in keys:  # Hydra's own last: its folder names repeat what is wrong elsewhere
-        here = (*path, str(key))
-        try:
-            value = node[key]
-        except (InterpolationToMissingValueError, MissingMandatoryValue):
-            value = OmegaConf.to_container(node, resolve=False)[key]
-        except OmegaConfBaseException as error:
-            value = OmegaConf.to_container(node, resolve=False)[key]
-            if "HydraConfig was not set" not in str(error):
-                reason = str(error).splitlines()[0]
-                raise ConfigError(f"{'.'.join(here)}={value}: cannot be resolved: {reason}") from error
-        if isinstance(value, dict | list):  # what a resolver such as oc.decode makes
-            value = OmegaConf.create(value)
-        yield here, value
-        if isinstance(value, DictConfig | ListConfig):
-            yield from walk(value, here)
 
 
 def check_combinations(cfg: DictConfig) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.override_parser.types import IntervalSweep, Override, QuotedString
 from hydra.errors import HydraException
 
 from fmnist_lit.config import ConfigError
@@ -80,11 +80,17 @@ def quoted(path: Path) -> str:
 def values_of(override: Override) -> list[str]:
     """Each value that an override takes, as an override of its own; of an interval, the ends."""
     if not override.is_sweep_override():
-        return [override.input_line]
-    if override.is_discrete_sweep():
-        return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        return [as_given(override)]
     interval = override.value()
-    return [f"{override.get_key_element()}={end}" for end in (interval.start, interval.end)]
+    if isinstance(interval, IntervalSweep):
+        return [f"{override.get_key_element()}={end}" for end in (interval.start, interval.end)]
+    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+
+
+def as_given(override: Override) -> str:
+    """An override as it was typed."""
+    assert override.input_line is not None  # only those that Hydra makes for itself have none
+    return override.input_line
 
 
 def key_of(line: str) -> str:

@@ -1,7 +1,9 @@
 """What a run varied, for TensorBoard's HParams tab and other loggers."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch.loggers import Logger
@@ -13,11 +15,14 @@ from fmnist_lit.loggers.tensorboard import TensorBoardLogger
 
 def log_hyperparameters(cfg: DictConfig, loggers: Iterable[Logger], metrics: Mapping[str, float]) -> None:
     """One row in TensorBoard's HParams tab: the choices and numbers people vary, beside the accuracies."""
-    choices, varied = {}, []
+    choices: Mapping[str, Any] = {}
+    varied: list[str] = []
     if HydraConfig.initialized():
         choices = HydraConfig.get().runtime.choices
         varied = varied_in_job(HydraConfig.get())
-    row = {group: choices[group] for group in ("model", "loss", "optimizer", "scheduler") if group in choices}
+    row: dict[str, Any] = {
+        group: choices[group] for group in ("model", "loss", "optimizer", "scheduler") if group in choices
+    }
     for group in ("optimizer", "scheduler", "model"):
         row |= {f"{group}.{key}": value for key, value in cfg[group].items() if not key.startswith("_")}
     for key in ("data.batch_size", "data.normalize", "regularization.l1", "trainer.max_epochs", "seed", *varied):
@@ -31,7 +36,7 @@ def log_hyperparameters(cfg: DictConfig, loggers: Iterable[Logger], metrics: Map
             logger.log_hyperparams(plain)
 
 
-def varied_in_job(hydra: DictConfig) -> list[str]:
+def varied_in_job(hydra: HydraConf) -> list[str]:
     """The keys that vary in the sweep that a job is of, from the job's ``hydra`` node; none outside a sweep."""
     if hydra.mode != RunMode.MULTIRUN:
         return []

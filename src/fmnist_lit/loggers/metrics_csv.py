@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -23,9 +24,9 @@ class CSVLogger(RunLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        if "accuracy/train" not in metrics:  # the test at the end is in results.json
+        if step is None or "accuracy/train" not in metrics:  # the test at the end is in results.json
             return
-        row = {"epoch": step}
+        row: dict[str, Any] = {"epoch": step}
         for split in SPLITS:
             if split != "test" or "accuracy/test" in metrics:
                 row[f"{split}_accuracy"] = metrics.get(f"accuracy/{split}")

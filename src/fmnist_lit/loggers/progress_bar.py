@@ -6,6 +6,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
+from fmnist_lit.classifier import Classifier
 from fmnist_lit.processes import workers
 
 
@@ -21,14 +22,17 @@ class ProgressBar(RichProgressBar):
 
     @property
     def total_train_batches(self) -> int:
-        return self.trainer.datamodule.batches_per_epoch
+        batches: int = self.trainer.datamodule.batches_per_epoch  # type: ignore[attr-defined]  # set by Trainer.fit
+        return batches
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, chunk: Any, chunk_index: int
     ) -> None:
+        assert isinstance(module, Classifier)
         super().on_train_batch_end(trainer, module, outputs, chunk, module.progress.batches - 1)
 
     def get_metrics(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
+        assert isinstance(module, Classifier)
         return {**super().get_metrics(trainer, module), "loss": f"{float(module.progress.recent_loss):.3f}"}
 
     def _get_train_description(self, current_epoch: int) -> str:

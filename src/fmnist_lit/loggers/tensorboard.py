@@ -22,7 +22,11 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        if not self.earlier_events_void and len(list(Path(self.log_dir).glob("events.out.tfevents.*"))) > 1:
+        if (
+            step is not None
+            and not self.earlier_events_void
+            and len(list(Path(self.log_dir).glob("events.out.tfevents.*"))) > 1
+        ):
             if "accuracy/train" in metrics:
                 self.void_from(step)
             else:
@@ -63,7 +67,7 @@ class TensorBoardLogger(LightningTensorBoardLogger):
         from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
         from torch.utils.tensorboard.summary import hparams
 
-        experiment, *session = hparams(dict(params), dict(metrics))
+        experiment, *session = hparams(dict(params), dict(metrics or {}))  # type: ignore[no-untyped-call]  # torch's own
         metadata = experiment.value[0].metadata.plugin_data
         content = HParamsPluginData.FromString(metadata.content)
         for info in content.experiment.hparam_infos:

@@ -10,6 +10,7 @@ import os
 import pickle
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -18,10 +19,11 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerProcess
-from typing import Any, NoReturn
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from typing import Any, NoReturn, cast
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log, setup_globals
 from omegaconf import DictConfig
@@ -104,7 +106,8 @@ def broadcast(place: Place, text: str) -> None:
 def receive(place: Place) -> str:
     """What rank 0 broadcasts; empty if it has gone."""
     try:
-        return key_value_store(place).get(START).decode()
+        text: bytes = key_value_store(place).get(START)
+        return text.decode()
     except RuntimeError:
         return ""
 
@@ -112,10 +115,10 @@ def receive(place: Place) -> str:
 @functools.cache  # rank 0 may serve it, to the end
 def key_value_store(place: Place) -> Any:
     """The store through which the ranks rendezvous, Lightning's too."""
-    from torch.distributed import rendezvous
+    from torch.distributed.rendezvous import rendezvous
 
     if place.starter == "srun":
-        from lightning.fabric.plugins.environments import SLURMEnvironment
+        from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
         slurm = SLURMEnvironment()
         os.environ |= {"MASTER_ADDR": slurm.main_address, "MASTER_PORT": str(slurm.main_port)}
@@ -144,9 +147,9 @@ def train_on_ranks(train: str, world_size: int, cfg: DictConfig) -> dict[str, An
         RankDiedError: if one of the processes did.
         Exception: what ``train`` raises, in whichever process.
     """
-    context = multiprocessing.get_context("forkserver")
+    context: Any = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
     context.set_forkserver_preload([train.rpartition(".")[0]])
-    ranks: dict[Connection, ForkServerProcess] = {}
+    ranks: dict[Any, BaseProcess] = {}
     with tempfile.TemporaryDirectory(prefix="fmnist_lit-") as folder, stop_request.deferring():
         try:
             with blocked_signals():
@@ -181,6 +184,9 @@ def train_on_ranks(train: str, world_size: int, cfg: DictConfig) -> dict[str, An
 @contextlib.contextmanager
 def blocked_signals() -> Iterator[None]:
     """Start processes that are not to be reached by a signal before they can handle it, as by a Ctrl-C to all."""
+    if sys.platform == "win32":  # has no mask; a console's Ctrl-C reaches all of its processes
+        yield
+        return
     resource_tracker.ensure_running()  # it would unblock them
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -189,21 +195,22 @@ def blocked_signals() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def listen(ranks: Mapping[Connection, ForkServerProcess]) -> tuple[dict[str, Any], list[BaseException]]:
+def listen(ranks: Mapping[Any, BaseProcess]) -> tuple[dict[str, Any], list[BaseException]]:
     """Wait until all ranks have ended, or one has failed and ``GRACE_PERIOD`` is over; pass a signal on to all of them.
 
     Returns:
         The figures of rank 0, and the errors of the others in the order in which they came.
     """
-    figures, errors = {}, []
-    listening, told, deadline = set(ranks), False, math.inf
+    figures: dict[str, Any] = {}
+    errors: list[BaseException] = []
+    listening, passed_on, deadline = set(ranks), False, math.inf
     while listening and time.monotonic() < deadline:
-        if stop_request.signum is not None and not told:
-            told = True
+        if stop_request.signum is not None and not passed_on:
+            passed_on = True
             for process in ranks.values():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, stop_request.signum)
-        for connection in wait(listening, timeout=0.1):
+                pass_on(stop_request.signum, process)
+        answered: list[Any] = wait(listening, timeout=0.1)
+        for connection in answered:
             listening.discard(connection)
             try:
                 outcome = connection.recv()
@@ -212,16 +219,25 @@ def listen(ranks: Mapping[Connection, ForkServerProcess]) -> tuple[dict[str, Any
             if isinstance(outcome, BaseException):
                 errors.append(outcome)
                 deadline = min(deadline, time.monotonic() + GRACE_PERIOD)
-            figures = figures or outcome
+            else:
+                figures = figures or outcome
     return figures, errors
 
 
-def died(process: ForkServerProcess, world_size: int) -> BaseException:
+def pass_on(signum: int, process: BaseProcess) -> None:
+    """Send a signal to a rank; on Windows that would kill it, and the console has told it already."""
+    if sys.platform != "win32" and process.pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signum)
+
+
+def died(process: BaseProcess, world_size: int) -> BaseException:
     """Why a rank said nothing before it ended."""
     process.join()
-    if -process.exitcode in SIGNALS:
-        return InterruptedRunError(-process.exitcode)
-    how = signal.Signals(-process.exitcode).name if process.exitcode < 0 else f"exit code {process.exitcode}"
+    exit_code = process.exitcode or 0
+    if -exit_code in SIGNALS:
+        return InterruptedRunError(-exit_code)
+    how = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
     return RankDiedError(f"{process.name} of {world_size} died ({how})")
 
 
@@ -246,20 +262,22 @@ def take_part(
     hydra: DictConfig | None,
     environment: Mapping[str, str],
     folder: str,
-    starter: Connection,
+    starter: Any,
 ) -> None:
     """Be a rank: train, and send the figures or the error to the process that started it, and end when that does."""
     threading.Thread(target=end_with_starter, daemon=True).start()
     os.environ.update(environment)
     os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0"}
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback())
+    if sys.platform != "win32":  # there Gloo takes another kind of name
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback())
     set_up_hydra(rank, hydra)
     with stop_request.listening(), stop_request.deferring():
         stop_request.second_is_final = False  # both the terminal and the starter may send one
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        if sys.platform != "win32":
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         outcome: Any = None
         try:
-            from torch.distributed import FileStore, init_process_group
+            from torch.distributed import FileStore, init_process_group  # type: ignore[attr-defined]  # torch's own list
 
             init_process_group(store=FileStore(f"{folder}/store", world_size), rank=rank, world_size=world_size)
             outcome = find_function(train)(cfg)
@@ -270,8 +288,10 @@ def take_part(
 
 def end_with_starter() -> None:
     """Wait for the death of the process that started this one, and follow it."""
-    wait([multiprocessing.parent_process().sentinel])
-    os.kill(os.getpid(), signal.SIGKILL)
+    starter = multiprocessing.parent_process()
+    assert starter is not None
+    starter.join()
+    os._exit(1)
 
 
 def loopback() -> str:
@@ -282,7 +302,7 @@ def loopback() -> str:
 def set_up_hydra(rank: int, hydra: DictConfig | None) -> None:
     """Make what Hydra knows of the job known here; let only rank 0 log and warn."""
     setup_globals()
-    HydraConfig.instance().cfg = hydra
+    HydraConfig.instance().cfg = cast(HydraConf, hydra)
     if rank:
         logging.disable()
         warnings.simplefilter("ignore")

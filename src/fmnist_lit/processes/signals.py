@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)  # the last is what submitit sends before the time is up
+# that ask a run to stop, where the system has them; SIGUSR1 and SIGUSR2 are what Slurm and submitit send before the
+# time is up, SIGHUP comes with the end of a terminal, SIGBREAK is Windows' own
+NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGBREAK")
+SIGNALS = tuple(signal.Signals[name] for name in NAMES if name in signal.Signals.__members__)
 
 
 class InterruptedRunError(BaseException):

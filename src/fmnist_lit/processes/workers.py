@@ -1,5 +1,6 @@
 """Jobs in processes of their own, whatever launcher started them: they run as long as the sweep's process wants it."""
 
+import _thread
 import contextlib
 import os
 import signal
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
@@ -87,9 +89,9 @@ def start_ray(options: DictConfig) -> None:
 
     if not ray.is_initialized():
         address = os.environ.get("RAY_ADDRESS")
-        least = {} if address else {"object_store_memory": 78_643_200}  # bytes
+        least: dict[str, Any] = {} if address else {"object_store_memory": 78_643_200}  # bytes
         try:
-            ray.init(**{**least, **options})
+            ray.init(**(least | dict(options)))
         except ConnectionError as error:
             raise ConfigError(f"RAY_ADDRESS={address}: {error}") from error
 
@@ -124,7 +126,7 @@ def watch(done: threading.Event) -> None:
     while not done.wait(SECONDS_BETWEEN_LOOKS):
         if not sweep_is_led():
             if stop_request.signum is None:
-                os.kill(os.getpid(), signal.SIGTERM)
+                _thread.interrupt_main(signal.SIGTERM)
             return
 
 

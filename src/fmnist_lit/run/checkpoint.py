@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
+from fmnist_lit.classifier import Classifier
 from fmnist_lit.config import ConfigError
 from fmnist_lit.processes.collectives import any_rank_is_to_stop, gather
 from fmnist_lit.processes.signals import stop_request
@@ -39,7 +40,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             folders = (entry.filename for entry in archive.infolist() if entry.external_attr & MARKED_AS_FOLDER)
             if (damaged := archive.testzip() or next(folders, None)) is not None:
                 raise ValueError(f"{damaged} in it is damaged")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
     except Exception as error:  # torch raises nearly anything on a damaged file
@@ -99,6 +100,7 @@ class RunCheckpoint(Checkpoint):
         return time.perf_counter() - self.start
 
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        assert isinstance(module, Classifier)
         epoch, position = trainer.current_epoch, None
         if module.epoch_is_finished:
             epoch += 1
@@ -116,6 +118,7 @@ class RunCheckpoint(Checkpoint):
         checkpoint["generators"] = {name: gather(trainer, state) for name, state in states.items()}
 
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        assert isinstance(module, Classifier)
         if not trainer.training or trainer.ckpt_path is None:  # to test, or to undo what one of Lightning's finders did
             return
         position, rank = checkpoint["position"], trainer.global_rank
@@ -129,7 +132,8 @@ class RunCheckpoint(Checkpoint):
             module.resumed = {**position, "sums": position["sums"][rank]}
         module.figures = dict(checkpoint["metrics"])
         done = 0 if position is None else position["batches"]
-        chunks = trainer.datamodule.train_dataloader().chunks_before(done)
+        batches = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]  # set by Trainer.fit
+        chunks = batches.chunks_before(done)
         checkpoint["loops"]["fit_loop"] = in_mid_epoch(
             checkpoint["loops"]["fit_loop"], checkpoint["global_step"], done, chunks
         )
@@ -154,6 +158,7 @@ class RunCheckpoint(Checkpoint):
             link_durably(beside, self.best)
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, Classifier)
         stop_request.install()  # Lightning puts its own before it, which ends a validation without a checkpoint
         if self.plateau_is_due:
             self.plateau_is_due = False
@@ -165,6 +170,7 @@ class RunCheckpoint(Checkpoint):
             self.generators = None
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
+        assert isinstance(module, Classifier)
         if module.epoch_is_finished or not module.progress.between_steps:
             return
         due = self.every_n_steps and module.progress.steps % self.every_n_steps == 0
@@ -176,6 +182,7 @@ class RunCheckpoint(Checkpoint):
             stop_request.raise_if_received()
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, Classifier)
         if not module.epoch_is_finished:  # stopped in the middle of it; the checkpoint to resume from is written
             return
         accuracy = module.figures.get("accuracy/val")

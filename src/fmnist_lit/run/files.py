@@ -1,8 +1,10 @@
 """Files that are never half written: write beside the target, fsync, rename."""
 
+import errno
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,6 +13,9 @@ import yaml
 from omegaconf._utils import get_yaml_loader
 
 from fmnist_lit.config import ConfigError
+
+# what SMB, sshfs and some FUSE file systems answer
+CANNOT_SYNC_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES)
 
 
 def write_durably(path: Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -57,10 +62,15 @@ def remove_orphans(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` survive a power cut."""
+    """Make the names in ``folder`` survive a power cut, where the system and the file system can."""
+    if sys.platform == "win32":  # a folder cannot be opened there
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in CANNOT_SYNC_FOLDERS:
+            raise
     finally:
         os.close(descriptor)
 
@@ -74,10 +84,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write text durably, in UTF-8; bytes of a folder's name that are none are escaped."""
+    write_durably(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, durably; NaN is refused because JSON has none."""
-    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
-    write_durably(path, lambda file: file.write(text.encode()))
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def read_yaml(file: Path) -> Any:

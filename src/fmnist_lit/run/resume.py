@@ -8,7 +8,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from fmnist_lit.config import ConfigError
-from fmnist_lit.run.files import read_json, read_yaml, write_durably
+from fmnist_lit.config.tree import flatten, plain
+from fmnist_lit.run.files import read_json, read_yaml, write_text
 
 # Keys whose change does not make it another run
 MAY_CHANGE = {
@@ -94,14 +95,6 @@ def require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], source: str
             )
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
-    return flat
-
-
 def is_complete(run_dir: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether a run has nothing left to do under the configuration ``now``; it may have ended before its last epoch."""
     results = read_json(run_dir / "results.json")
@@ -110,8 +103,9 @@ def is_complete(run_dir: Path, earlier: Mapping[str, Any], now: Mapping[str, Any
     before, after = flatten(earlier), flatten(now)
     if all(before.get(limit) == after.get(limit) for limit in LIMITS):
         return True
-    max_epochs, max_steps = (after.get(limit) for limit in LIMITS)
-    return results.get("epochs", 0) >= max_epochs or 0 < max_steps <= results.get("steps", 0)
+    max_epochs, max_steps = (int(after[limit]) for limit in LIMITS)
+    epochs, steps = (int(results.get(key, 0)) for key in ("epochs", "steps"))
+    return epochs >= max_epochs or 0 < max_steps <= steps
 
 
 def keep_configuration(cfg: DictConfig) -> None:
@@ -121,8 +115,7 @@ def keep_configuration(cfg: DictConfig) -> None:
     """
     if not HydraConfig.initialized() or HydraConfig.get().output_subdir is not None:
         return
-    raw = {**OmegaConf.to_container(cfg, resolve=False), "total_steps": None}
+    raw = {**plain(cfg, resolve=False), "total_steps": None}
     folder = Path(cfg.run_dir) / ".hydra"
     for name, content in (("config.yaml", raw), ("overrides.yaml", HydraConfig.get().overrides.task)):
-        text = OmegaConf.to_yaml(OmegaConf.create(content))
-        write_durably(folder / name, lambda file, text=text: file.write(text.encode()))
+        write_text(folder / name, OmegaConf.to_yaml(OmegaConf.create(content)))

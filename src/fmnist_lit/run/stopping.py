@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from fmnist_lit.classifier import Classifier
 from fmnist_lit.processes.collectives import any_rank_is_to_stop, earliest
 from fmnist_lit.run.status import DivergedError
 
@@ -22,6 +23,7 @@ class StopConditions(Callback):
         self.max_steps = max_steps
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
+        assert isinstance(module, Classifier)
         if trainer.is_last_batch:
             module.progress.flush()
         raise_if_diverged(trainer, module)
@@ -29,13 +31,15 @@ class StopConditions(Callback):
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, Classifier)
         if not all(math.isfinite(module.figures.get(f"loss/{split}", 0.0)) for split in ("val", "test")):
             raise DivergedError(trainer.global_step)
 
-    on_test_end = on_validation_end
+    def on_test_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self.on_validation_end(trainer, module)
 
 
-def raise_if_diverged(trainer: Trainer, module: LightningModule) -> None:
+def raise_if_diverged(trainer: Trainer, module: Classifier) -> None:
     """Look at the losses that have been added up, of all ranks.
 
     Raises:

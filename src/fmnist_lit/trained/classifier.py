@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fmnist_lit.config import ConfigError
-from fmnist_lit.config.check import check_value, walk
+from fmnist_lit.config.check import check_value
 from fmnist_lit.config.rules import DATASETS
+from fmnist_lit.config.tree import walk
 from fmnist_lit.config.trust import require_trusted
 from fmnist_lit.data import FashionMNISTDataModule
 from fmnist_lit.data.images import CLASSES, Scaling

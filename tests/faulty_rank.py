@@ -11,39 +11,40 @@ from typing import Any
 import torch
 
 import fmnist_lit.train
-from fmnist_lit.classifier import Classifier, Sums
 from fmnist_lit.data.images import load_images
+from fmnist_lit.metrics import AccuracyAndLoss, EpochProgress
 
 load_images("synthetic", "data", 0)
 torch.optim.SGD([torch.zeros(1, requires_grad=True)]).zero_grad()
 
-original_objective, original_averages, original_train = Classifier.objective, Sums.averages, fmnist_lit.train.train
+original_add, original_averages, original_train = EpochProgress.add, AccuracyAndLoss.averages, fmnist_lit.train.train
 
 
-def objective(self: Classifier, loss: torch.Tensor) -> torch.Tensor:
+def add(self: EpochProgress, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
     kind, rank, step = os.environ.get("FAULT", "none 0 0").split()
-    if self.global_rank == int(rank) and self.global_step + 1 == int(step):
+    if os.environ["LOCAL_RANK"] == rank and self.steps + 1 == int(step):
         if kind == "raise":
             raise ValueError("out of luck")
         if kind == "nan":
             loss.detach().fill_(torch.nan)
         elif kind in signal.Signals.__members__:
             os.kill(os.getpid(), signal.Signals[kind])
-    return original_objective(self, loss)
+    original_add(self, loss, logits, labels)
 
 
-def averages(self: Sums, split: str, reduce: Any) -> dict[str, float]:
+def averages(self: AccuracyAndLoss, split: str) -> dict[str, float]:
+    figures = original_averages(self, split)
     if "KEEP" in os.environ:
         with open(Path(os.environ["KEEP"]) / f"{split}.{os.environ['LOCAL_RANK']}", "a") as counts:
-            print(int(self.values[2]), file=counts)
-    return original_averages(self, split, reduce)
+            print(int(self.sums[2]), file=counts)
+    return figures
 
 
 def train(cfg: Any) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     fit = fmnist_lit.train.Trainer.fit
 
-    def keeping_fit(trainer: Any, module: Classifier, *args: Any, **kwargs: Any) -> None:
+    def keeping_fit(trainer: Any, module: Any, *args: Any, **kwargs: Any) -> None:
         fit(trainer, module, *args, **kwargs)
         kept.update({name: weight.clone() for name, weight in module.state_dict().items()})
 
@@ -54,4 +55,4 @@ def train(cfg: Any) -> dict[str, Any]:
     return figures
 
 
-Classifier.objective, Sums.averages, fmnist_lit.train.train = objective, averages, train
+EpochProgress.add, AccuracyAndLoss.averages, fmnist_lit.train.train = add, averages, train
