@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from fmnist_lit.run.checkpoint import load_checkpoint
 from fmnist_lit.classifier import Classifier
+from fmnist_lit.run.checkpoint import load_checkpoint
 from fmnist_lit.train import train
 
 EMA = ("callbacks=ema", "callbacks.ema.decay=0.7", "data.batch_size=32", "optimizer.lr=0.1")
@@ -15,11 +15,11 @@ def recorded(monkeypatch) -> list[dict[str, torch.Tensor]]:
     original = Classifier.configure_optimizers
 
     def configure_optimizers(self):
-        optimizers, schedulers = original(self)
-        optimizers[0].register_step_post_hook(
+        configured = original(self)
+        configured["optimizer"].register_step_post_hook(
             lambda *_: steps.append({name: p.detach().clone() for name, p in self.named_parameters()})
         )
-        return optimizers, schedulers
+        return configured
 
     monkeypatch.setattr(Classifier, "configure_optimizers", configure_optimizers)
     return steps

@@ -4,8 +4,8 @@ import torch
 from hydra.utils import instantiate
 from torch import nn
 
-from fmnist_lit.config.rules import RULES
 from fmnist_lit.command_line.prepare import CONF
+from fmnist_lit.config.rules import RULES
 from fmnist_lit.model import ACTIVATIONS, MLP
 
 IMAGES = torch.rand(7, 1, 28, 28, generator=torch.Generator().manual_seed(0))

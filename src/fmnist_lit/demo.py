@@ -114,7 +114,7 @@ def make_page(classifier: "TrainedClassifier") -> tuple[Any, Any]:
         gr.Markdown(f"# What garment is it?\n{classifier.source.name}: {said}")
         with gr.Row():
             with gr.Column():
-                with gr.Tab("Drop a photo"):
+                with gr.Tab("Drop a picture"):
                     dropped = gr.Image(type="pil", image_mode=None, sources=["upload", "clipboard"], height=320)
                     background = gr.Radio(["auto", "black", "white"], value="auto", label="Background")
                 with gr.Tab("Draw"):

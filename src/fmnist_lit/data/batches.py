@@ -15,9 +15,8 @@ from fmnist_lit.data.images import Images
 if TYPE_CHECKING:
     from fmnist_lit.data.datamodule import FashionMNISTDataModule
 
-CHUNK_ROWS = (
-    4096  # 13 MB of float pixels; above 32 MB malloc maps fresh pages each time, and scaling takes thrice as long
-)
+# 13 MB of float pixels; above 32 MB malloc maps fresh pages each time, and scaling takes three times as long
+CHUNK_ROWS = 4096
 AUGMENTATION_STREAM = 1  # so that augmentation does not draw the numbers that shuffled the epoch
 
 

@@ -91,7 +91,7 @@ class Scaling:
 
     @classmethod
     def fitted_to(cls, pixels: Tensor) -> "Scaling":
-        """The scaling that standardises ``pixels``, uint8 of any shape; by histogram, which is exact and copies nothing."""
+        """The scaling that standardises ``pixels``, uint8 of any shape; by histogram, which is exact without a copy."""
         counts = torch.bincount(pixels.flatten(), minlength=256).double()
         values = torch.arange(256, dtype=torch.float64) / 255
         mean = float((counts * values).sum() / counts.sum())

@@ -1,4 +1,4 @@
-"""A classifier as an ONNX model, a torch.export program or plain weights, each verified before it is kept."""
+"""A classifier as an ONNX model, a torch.export program or plain weights; verified, then written."""
 
 import copy
 import importlib
@@ -25,14 +25,14 @@ from fmnist_lit.trained.load import load_safetensors
 
 NUM_VERIFIED = 1000  # images on which an export is compared with the classifier
 TOLERANCE = 1e-5
-LOCAL_KEYS = ("run_dir", "data_dir", "ckpt_path")  # of the configuration: folders of the machine that trained
+LOCAL_KEYS = ("run_dir", "data_dir", "ckpt_path")  # of the configuration: paths on the machine that trained
 
 Outputs = tuple[Tensor, Tensor]  # probabilities and logits, both (N, 10)
 Export = tuple[bytes, Callable[[Tensor], Outputs]]  # the content of a file, and what runs it on raw pixels
 
 
 class ExportError(RuntimeError):
-    """An export computes something else than the classifier; the message says by how much."""
+    """An export computes something other than the classifier; the message says by how much."""
 
 
 class FromPixels(nn.Module):
@@ -62,7 +62,7 @@ def export_verified(classifier: TrainedClassifier, format: str, output: Path, da
     content, run = FORMATS[format](classifier)
     images, what = verification_images(classifier, data_dir)
     difference = largest_difference(run(images), FromPixels(classifier)(images))
-    if not difference <= TOLERANCE:  # NaN is no agreement
+    if not difference <= TOLERANCE:  # so that NaN is refused too
         raise ExportError(f"{output}: not written, its outputs differ by {difference:.1e}, more than {TOLERANCE:.0e}")
     write_durably(output, lambda file: file.write(content))
     return (
