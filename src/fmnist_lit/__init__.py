@@ -1,7 +1,7 @@
 """Fashion-MNIST with Lightning and Hydra: the PyTorch optimisation tutorial as real software."""
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,9 @@ def load_classifier(path: "str | Path") -> "TrainedClassifier":
     return load_trained(path)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in ERRORS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(ERRORS[name]), name)
+if not TYPE_CHECKING:  # a type checker would take any name for one of the package's
+
+    def __getattr__(name: str) -> type[Exception]:
+        if name not in ERRORS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(ERRORS[name]), name)

@@ -21,7 +21,7 @@ AUGMENTATION_STREAM = 1  # so that augmentation does not draw the numbers that s
 
 
 def epoch_generator(seed: int, epoch: int, *stream: int) -> torch.Generator:
-    """A generator seeded by the run's seed, the epoch (from 0) and, for a second stream in it, that stream's number."""
+    """A generator for one epoch (from 0) of a run with this seed; another ``stream`` number gives other numbers."""
     mixed = int(np.random.SeedSequence([seed, epoch, *stream]).generate_state(1, np.uint64)[0] >> np.uint64(1))
     return torch.Generator().manual_seed(mixed)
 

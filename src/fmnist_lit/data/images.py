@@ -84,7 +84,7 @@ def draw_stand_in(seed: int) -> tuple[Images, Images]:
 
 @dataclass(frozen=True)
 class Scaling:
-    """From uint8 pixels to float32 (pixels / 255 − mean) / std; by default in [0, 1], with ToTensor's bits."""
+    """From uint8 pixels to float32 (pixels / 255 − mean) / std; by default in [0, 1], bit for bit as ToTensor."""
 
     mean: float = 0.0
     std: float = 1.0

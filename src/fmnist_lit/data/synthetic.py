@@ -209,7 +209,7 @@ def _ramp(value: Floats, start: Floats | float, stop: Floats | float) -> Floats:
 
 
 def _present(strength: Floats) -> Floats:
-    """Zero where a sample lacks the feature, see the tables."""
+    """A strength or length from the tables, 0 where it is negative because the sample lacks the feature."""
     return np.maximum(strength, 0)
 
 
