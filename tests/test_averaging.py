@@ -15,11 +15,11 @@ def recorded(monkeypatch) -> list[dict[str, torch.Tensor]]:
     original = Classifier.configure_optimizers
 
     def configure_optimizers(self):
-        optimizers, schedulers = original(self)
-        optimizers[0].register_step_post_hook(
+        configured = original(self)
+        configured["optimizer"].register_step_post_hook(
             lambda *_: steps.append({name: p.detach().clone() for name, p in self.named_parameters()})
         )
-        return optimizers, schedulers
+        return configured
 
     monkeypatch.setattr(Classifier, "configure_optimizers", configure_optimizers)
     return steps

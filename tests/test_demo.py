@@ -6,7 +6,7 @@ import sys
 import tempfile
 
 import pytest
-from test_pictures import GARMENT, png
+from photo_files import GARMENT, png
 
 from fmnist_lit import demo
 
@@ -57,7 +57,7 @@ def browser():
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_dropped_picture_gets_ten_probabilities_and_nothing_leaves_the_machine(address, browser, tmp_path):
+def test_dropped_photo_gets_ten_probabilities_and_nothing_leaves_the_machine(address, browser, tmp_path):
     from selenium.webdriver.common.by import By
 
     png(tmp_path / "garment.png", GARMENT)

@@ -1,16 +1,16 @@
 import json
 
 import pytest
-from test_pictures import BAD, GARMENT, LOSSLESS, png
+from photo_files import BAD, GARMENT, LOSSLESS, png
 
 import fmnist_lit
 from fmnist_lit.predict import main
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """A folder with every kind of good picture and of bad file."""
-    folder = tmp_path / "pictures"
+def photos(tmp_path):
+    """A folder with every kind of good photo and of bad file."""
+    folder = tmp_path / "photos"
     folder.mkdir()
     for name, make in LOSSLESS.items():
         make(folder / name)
@@ -19,8 +19,8 @@ def pictures(tmp_path):
     return folder
 
 
-def test_one_image_saved_in_every_way_gives_the_same_probabilities(trained_run, pictures, capsys):
-    assert main([str(trained_run), str(pictures), "--json", "--top", "10"]) == 1
+def test_one_image_saved_in_every_way_gives_the_same_probabilities(trained_run, photos, capsys):
+    assert main([str(trained_run), str(photos), "--json", "--top", "10"]) == 1
     entries = {entry["file"].split("/")[-1]: entry for entry in json.loads(capsys.readouterr().out)}
     expected = fmnist_lit.load_classifier(trained_run).predict(GARMENT)
     for name in LOSSLESS:
@@ -35,8 +35,8 @@ def test_one_image_saved_in_every_way_gives_the_same_probabilities(trained_run, 
     }
 
 
-def test_bad_files_are_listed_beside_the_others(trained_run, pictures, capsys):
-    assert main([str(trained_run), str(pictures / "text.png"), str(pictures / "grey.png"), "nowhere.png"]) == 1
+def test_bad_files_are_listed_beside_the_others(trained_run, photos, capsys):
+    assert main([str(trained_run), str(photos / "text.png"), str(photos / "grey.png"), "nowhere.png"]) == 1
     screen = capsys.readouterr()
     lines = screen.out.splitlines()
     assert lines[0].endswith(
@@ -47,7 +47,7 @@ def test_bad_files_are_listed_beside_the_others(trained_run, pictures, capsys):
     assert screen.err == "2 of 3 could not be used\n"
 
 
-def test_pictures_that_are_all_good_exit_with_0(trained_run, tmp_path, capsys):
+def test_photos_that_are_all_good_exit_with_0(trained_run, tmp_path, capsys):
     for number in range(300):  # more than are decoded at a time
         png(tmp_path / f"{number:03}.png", GARMENT)
     assert main([str(trained_run), str(tmp_path), "--top", "1", "--json"]) == 0

@@ -366,7 +366,7 @@ def test_damaged_data_is_repaired_or_refused_and_never_loaded(tiny, drawn, unpac
             content += os.urandom(1 + place % 50)
         (raw / name).write_bytes(content)
     loaded, message = error_of(
-        lambda: fashion_mnist.load(root), fashion_mnist.DataDamagedError, fashion_mnist.DataMissingError
+        lambda: fashion_mnist.load_fashion_mnist(root), fashion_mnist.DataDamagedError, fashion_mnist.DataMissingError
     )
     if message is None:
         assert both  # there was a good copy
@@ -391,7 +391,7 @@ def test_missing_files_are_made_from_what_there_is_or_asked_for(tiny, missing, k
             (raw / name).unlink()
         if index not in kept_unpacked:
             (raw / name.removesuffix(".gz")).unlink()
-    loaded, message = error_of(lambda: fashion_mnist.load(root), fashion_mnist.DataMissingError)
+    loaded, message = error_of(lambda: fashion_mnist.load_fashion_mnist(root), fashion_mnist.DataMissingError)
     needed = [names[index] for index in missing - kept_unpacked]
     if message is None:
         assert not needed

@@ -1,4 +1,4 @@
-"""python -m fmnist_lit.demo RUN_OR_CKPT: a local page on which to drop or draw a garment."""
+"""python -m fmnist_lit.demo RUN_OR_CKPT: a local web page that classifies a dropped photo or a drawing."""
 
 import argparse
 import os
@@ -11,8 +11,8 @@ from fmnist_lit.trained.find import NoSuchRunError, find_trained
 if TYPE_CHECKING:
     from fmnist_lit.trained.classifier import TrainedClassifier
 
-# Gradio's page names fonts and scripts of other hosts; a browser that gets this asks none of them.
-ONLY_FROM_HERE = (
+# Gradio's page refers to fonts and scripts on other hosts; this Content-Security-Policy keeps a browser from them.
+SAME_ORIGIN_ONLY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:"
 )
@@ -22,10 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve the page until Ctrl-C.
 
     Returns:
-        The exit code: 0 stopped, 1 the checkpoint or the address cannot be used, 2 a bad argument.
+        The exit code: 0 stopped by Ctrl-C, 1 the checkpoint or the address cannot be used, 2 a bad argument.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m fmnist_lit.demo", description="Serve a local page that classifies pictures of garments."
+        prog="python -m fmnist_lit.demo",
+        description="Serve a local web page that classifies photos and drawings of garments.",
     )
     parser.add_argument("run", metavar="RUN_OR_CKPT", help="a run folder, a checkpoint or an exported .safetensors")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is open to the network")
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NoSuchRunError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # gradio reads it when imported
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     try:
         import gradio.blocks  # noqa: F401
@@ -46,10 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("error: gradio is not installed; pip install 'fmnist_lit[demo]' installs it", file=sys.stderr)
         return 1
     from fmnist_lit.run.checkpoint import CheckpointError
-    from fmnist_lit.trained.classifier import load
+    from fmnist_lit.trained.load import load_trained
 
     try:
-        return serve(load(trained.file), args.host, args.port)
+        return serve(load_trained(trained.file), args.host, args.port)
     except (CheckpointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -69,14 +70,14 @@ def serve(classifier: "TrainedClassifier", host: str, port: int) -> int:
 
     app = FastAPI()
 
-    @app.middleware("http")
-    async def only_from_here(request: Request, call_next: Any) -> Any:
+    async def restrict_to_same_origin(request: Request, call_next: Any) -> Any:
         response = await call_next(request)
-        response.headers["Content-Security-Policy"] = ONLY_FROM_HERE
+        response.headers["Content-Security-Policy"] = SAME_ORIGIN_ONLY
         return response
 
-    page, look = make_page(classifier)
-    app = gradio.mount_gradio_app(app, page, path="/", footer_links=[], **look)
+    app.middleware("http")(restrict_to_same_origin)
+    page, theme = make_page(classifier)
+    app = gradio.mount_gradio_app(app, page, path="/", footer_links=[], theme=theme)
     with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listening:
         shown = f"[{host}]" if ":" in host else host
         print(f"http://{shown}:{listening.getsockname()[1]} shows {classifier.source.name}; Ctrl-C stops", flush=True)
@@ -84,16 +85,16 @@ def serve(classifier: "TrainedClassifier", host: str, port: int) -> int:
     return 0
 
 
-def make_page(classifier: "TrainedClassifier") -> tuple[Any, dict[str, Any]]:
-    """The page, and how it looks: two ways in, the probabilities, and what the classifier gets to see."""
+def make_page(classifier: "TrainedClassifier") -> tuple[Any, Any]:
+    """The page, with a photo or a drawing as input and the probabilities as output, and its theme."""
     import gradio as gr
     import numpy as np
     from PIL import Image
 
     from fmnist_lit.config.rules import DATASETS
-    from fmnist_lit.trained.photos import to_pixels
+    from fmnist_lit.trained.photos import Background, to_pixels
 
-    def classify(image: Image.Image | None, background: str = "auto") -> tuple[dict[str, float] | None, Any]:
+    def classify(image: Image.Image | None, background: Background = "auto") -> tuple[dict[str, float] | None, Any]:
         if image is None:
             return None, None
         pixels = to_pixels(image, background)
@@ -132,8 +133,8 @@ def make_page(classifier: "TrainedClassifier") -> tuple[Any, dict[str, Any]]:
         shown = [probabilities, seen]
         gr.on([dropped.change, background.change], classify, [dropped, background], shown, api_visibility="private")
         drawn.change(classify_drawing, drawn, shown, api_visibility="private")
-    system = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
-    return page, {"theme": gr.themes.Soft(**system)}
+    theme = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    return page, theme
 
 
 if __name__ == "__main__":

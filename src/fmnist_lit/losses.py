@@ -19,7 +19,8 @@ class OneHotLoss(nn.Module):
         self.loss = loss
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return self.loss(logits, F.one_hot(targets, logits.shape[1]).to(logits.dtype))
+        loss: Tensor = self.loss(logits, F.one_hot(targets, logits.shape[1]).to(logits.dtype))
+        return loss
 
 
 class LogSoftmaxNLLLoss(nn.Module):
@@ -30,5 +31,5 @@ class LogSoftmaxNLLLoss(nn.Module):
 
 
 def l1_penalty(parameters: Iterable[Tensor]) -> Tensor:
-    """Sum of |weight| over all parameters of two dimensions or more; biases and norms are left out. A scalar."""
+    """Σ |w| over parameters of two or more dimensions, so not over biases and the scales of norms; a scalar."""
     return torch.stack([p.abs().sum() for p in parameters if p.ndim > 1]).sum()

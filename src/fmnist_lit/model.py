@@ -18,8 +18,7 @@ ACTIVATIONS = {
 class MLP(nn.Sequential):
     """Images (N, 1, 28, 28) to logits (N, num_classes).
 
-    With the defaults, its layers draw from torch's global generator in the order of
-    ``nn.Sequential(nn.Flatten(), nn.Linear(784, 512), nn.ReLU(), …)``, so the initial weights are the same bits.
+    The defaults are the tutorial's network, layer by layer; with the same seed, so are the initial weights, bit by bit.
 
     Args:
         hidden_sizes: widths of the hidden layers; empty gives softmax regression.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -10,19 +10,20 @@ from torch.optim import AdamW, Optimizer
 
 
 class MuonWithAdamW(Optimizer):
-    """Muon on the hidden matrices, AdamW on the last matrix and everything that is no matrix, as one optimiser.
+    """Muon on the hidden layers' weight matrices, AdamW on all other parameters, as one optimiser.
 
-    Muon (Jordan et al., 2024) orthogonalises the momentum of a matrix, which suits layers between features; the
-    classification head and the biases keep AdamW, as its authors advise.
+    Muon (Jordan et al., 2024) orthogonalises the momentum of a weight matrix. Its authors advise AdamW for the
+    classification head, which is the last matrix, and for biases and norms.
 
     Args:
-        parameters: (name, parameter) in the order of the layers, or groups of them; a group's own ``weight_decay`` is
-            for what AdamW takes of it.
-        lr, momentum, weight_decay, nesterov, ns_steps: of ``torch.optim.Muon``.
-        adamw_lr, adamw_weight_decay: of ``torch.optim.AdamW``.
+        parameters: (name, parameter) in the order of the layers, or parameter groups of such pairs; a group's own
+            ``weight_decay`` acts on those of its parameters that AdamW updates.
+        lr, momentum, weight_decay, nesterov, ns_steps: as ``torch.optim.Muon`` takes them.
+        adamw_lr, adamw_weight_decay: ``lr`` and ``weight_decay`` of ``torch.optim.AdamW``.
 
     Raises:
         ImportError: if torch has no ``torch.optim.Muon`` (before 2.9).
+        ValueError: if there is no hidden layer.
     """
 
     def __init__(
@@ -40,9 +41,8 @@ class MuonWithAdamW(Optimizer):
             raise ImportError(
                 f"optimizer=muon needs torch.optim.Muon (torch >= 2.9); this is torch {torch.__version__}"
             )
-        groups = list(parameters)
-        if groups and not isinstance(groups[0], dict):
-            groups = [{"params": groups}]
+        given: list[Any] = list(parameters)
+        groups = given if given and isinstance(given[0], dict) else [{"params": given}]
         named = [pair for group in groups for pair in group["params"]]
         hidden = [name for name, p in named if p.ndim == 2][:-1]
         if not hidden:
@@ -59,7 +59,7 @@ class MuonWithAdamW(Optimizer):
         self._share()
 
     def _share(self) -> None:
-        """Let the parts work on this optimiser's own groups and state, so that schedules and checkpoints reach them."""
+        """Give both parts this optimiser's own groups and state, so that schedules and checkpoints act on them."""
         groups = iter(self.param_groups)
         for part in self.parts:
             part.param_groups = list(islice(groups, len(part.param_groups)))
@@ -68,6 +68,12 @@ class MuonWithAdamW(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self._share()
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:

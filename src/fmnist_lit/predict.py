@@ -1,4 +1,4 @@
-"""python -m fmnist_lit.predict RUN_OR_CKPT IMAGE_OR_FOLDER…: what garment is in a picture?"""
+"""python -m fmnist_lit.predict RUN_OR_CKPT IMAGE_OR_FOLDER…: which garment is in a photo?"""
 
 import argparse
 import itertools
@@ -12,30 +12,31 @@ from fmnist_lit.trained.find import NoSuchRunError, find_trained
 
 if TYPE_CHECKING:
     from fmnist_lit.trained.classifier import TrainedClassifier
+    from fmnist_lit.trained.photos import Background
 
-BATCH = 256  # pictures decoded before they are classified, so that any number of them takes the same memory
+PHOTOS_AT_A_TIME = 256  # decoded, then classified, so that any number of them takes bounded memory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Classify the pictures on the command line.
+    """Classify the photos that the command line names.
 
     Returns:
-        The exit code: 0 all are classified, 1 some could not be used, or the checkpoint could not, 2 a bad argument.
+        The exit code: 0 all are classified, 1 a photo or the checkpoint cannot be used, 2 a bad argument.
     """
-    parser = argparse.ArgumentParser(prog="python -m fmnist_lit.predict", description="Classify pictures of garments.")
+    parser = argparse.ArgumentParser(prog="python -m fmnist_lit.predict", description="Classify photos of garments.")
     parser.add_argument("run", metavar="RUN_OR_CKPT", help="a run folder, a checkpoint or an exported .safetensors")
     parser.add_argument(
-        "pictures", nargs="+", metavar="IMAGE_OR_FOLDER", help="PNG, JPEG, BMP or WebP of any size, or folders of them"
+        "photos", nargs="+", metavar="IMAGE_OR_FOLDER", help="PNG, JPEG, BMP or WebP of any size, or folders of them"
     )
     parser.add_argument(
         "--top", type=int, choices=range(1, 11), default=3, metavar="K", help="classes to show, 1 to 10"
     )
-    parser.add_argument("--json", action="store_true", help="print one list, an object for each picture")
+    parser.add_argument("--json", action="store_true", help="print one list, an object for each photo")
     parser.add_argument(
         "--background",
         choices=("auto", "black", "white"),
         default="auto",
-        help="white is inverted; auto tells by the edge",
+        help="white is inverted; auto judges by the border",
     )
     args = parser.parse_args(arguments)
     try:
@@ -44,15 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     from fmnist_lit.run.checkpoint import CheckpointError
-    from fmnist_lit.trained.classifier import load
+    from fmnist_lit.trained.load import load_trained
 
     try:
-        classifier = load(args.run)
+        classifier = load_trained(args.run)
     except CheckpointError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     total = failed = 0
-    for entry in show(classify(classifier, args.pictures, args.top, args.background), args.json):
+    for entry in print_entries(classify(classifier, args.photos, args.top, args.background), args.json):
         total += 1
         failed += "error" in entry
     if failed:
@@ -61,34 +62,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def classify(
-    classifier: "TrainedClassifier", paths: Sequence[str | Path], top: int, background: str
+    classifier: "TrainedClassifier", paths: Sequence[str | Path], top: int, background: "Background"
 ) -> Iterator[dict[str, Any]]:
-    """An entry for each picture, in order, as ``--json`` prints it; accuracies and probabilities are fractions."""
+    """An entry for each photo, in order, as ``--json`` prints it; probabilities are fractions."""
     import numpy as np
 
-    from fmnist_lit.trained.photos import PictureError, find_pictures, read_picture
+    from fmnist_lit.trained.photos import PhotoError, find_photos, read_photo
 
-    def read(found: Path | tuple[Path, PictureError]) -> tuple[Path, Any]:
+    def read(found: Path | tuple[Path, PhotoError]) -> tuple[Path, np.ndarray | PhotoError]:
         if isinstance(found, tuple):
             return found
         try:
-            return found, read_picture(found, background)
-        except PictureError as error:
+            return found, read_photo(found, background)
+        except PhotoError as error:
             return found, error
 
-    pictures = map(read, find_pictures(paths))
-    while batch := list(itertools.islice(pictures, BATCH)):
-        pixels = [content for _, content in batch if not isinstance(content, PictureError)]
+    photos = map(read, find_photos(paths))
+    while batch := list(itertools.islice(photos, PHOTOS_AT_A_TIME)):
+        pixels = [content for _, content in batch if not isinstance(content, PhotoError)]
         rows = iter(classifier.predict(np.stack(pixels)).probabilities.tolist() if pixels else [])
         for file, content in batch:
-            if isinstance(content, PictureError):
+            if isinstance(content, PhotoError):
                 yield {"file": str(file), "error": str(content)}
             else:
                 yield {"file": str(file), **ranked(next(rows), classifier.classes, top)}
 
 
 def ranked(probabilities: Sequence[float], classes: Sequence[str], top: int) -> dict[str, Any]:
-    """The most probable class, and the ``top`` most probable ones, the best first."""
+    """The most probable class, and the ``top`` most probable ones, most probable first."""
     order = sorted(range(len(classes)), key=lambda index: -probabilities[index])
     entries = [
         {"label": classes[index], "class_index": index, "probability": probabilities[index]} for index in order[:top]
@@ -96,7 +97,7 @@ def ranked(probabilities: Sequence[float], classes: Sequence[str], top: int) -> 
     return {**entries[0], "top": entries}
 
 
-def show(entries: Iterator[dict[str, Any]], as_json: bool) -> Iterator[dict[str, Any]]:
+def print_entries(entries: Iterator[dict[str, Any]], as_json: bool) -> Iterator[dict[str, Any]]:
     """Print entries as they come, and hand them on."""
     separator = "["
     for entry in entries:
@@ -111,7 +112,7 @@ def show(entries: Iterator[dict[str, Any]], as_json: bool) -> Iterator[dict[str,
 
 
 def in_words(entry: dict[str, Any]) -> str:
-    """``Ankle boot 97.1 %, Sneaker 2.2 %``, or why not."""
+    """``Ankle boot 97.1 %, Sneaker 2.2 %``, or why the photo cannot be used."""
     if "error" in entry:
         return f"cannot be used: {entry['error']}"
     return ", ".join(f"{choice['label']} {100 * choice['probability']:.1f} %" for choice in entry["top"])

@@ -12,7 +12,7 @@ class WarmupLinearLR(lr_scheduler.LambdaLR):
     w = round(warmup_fraction · total_steps), so that no step runs at zero.
 
     Args:
-        optimizer: whose groups' learning rates are the peaks.
+        optimizer: the learning rate of each of its groups is the peak.
         total_steps: optimiser steps in the run, > 0.
         warmup_fraction: share of the steps that warms up, 0 <= warmup_fraction < 1.
     """
@@ -30,7 +30,7 @@ class WarmupLinearLR(lr_scheduler.LambdaLR):
 
 
 class OneCycleLR(lr_scheduler.OneCycleLR):
-    """torch's OneCycleLR with each group's own learning rate as its peak, so that ``optimizer.lr`` means the same."""
+    """torch's OneCycleLR with each group's own learning rate as ``max_lr``, so that ``optimizer.lr`` is the peak."""
 
     def __init__(self, optimizer: Optimizer, total_steps: int, **options: Any) -> None:
         peaks = [group["lr"] for group in optimizer.param_groups]

@@ -53,12 +53,12 @@ def mirror(folder: Path) -> Iterator[str]:
 @pytest.mark.parametrize("unpacked", [True, False], ids=["unpacked", "packed"])
 def test_files_load_through_torchvision(tiny_idx, tmp_path, unpacked):
     tiny_idx.write(tmp_path, unpacked)
-    assert_is(fashion_mnist.load(tmp_path), tiny_idx.splits)
+    assert_is(fashion_mnist.load_fashion_mnist(tmp_path), tiny_idx.splits)
 
 
 def test_packed_files_are_unpacked_once_and_nothing_else_is_left(tiny_idx, tmp_path):
     raw = tiny_idx.write(tmp_path)
-    fashion_mnist.load(tmp_path)
+    fashion_mnist.load_fashion_mnist(tmp_path)
     assert listing(raw) == sorted([*tiny_idx.archives, *tiny_idx.files])
     assert listing(tmp_path) == sorted(
         ["FashionMNIST", "FashionMNIST/raw", *(f"FashionMNIST/raw/{n}" for n in listing(raw))]
@@ -68,7 +68,7 @@ def test_packed_files_are_unpacked_once_and_nothing_else_is_left(tiny_idx, tmp_p
 def test_good_files_are_not_written_to(tiny_idx, tmp_path):
     raw = tiny_idx.write(tmp_path, unpacked=True)
     before = {file: file.stat().st_mtime_ns for file in raw.iterdir()}
-    fashion_mnist.load(tmp_path)
+    fashion_mnist.load_fashion_mnist(tmp_path)
     assert {file: file.stat().st_mtime_ns for file in raw.iterdir()} == before
 
 
@@ -81,7 +81,7 @@ def test_read_only_folder_is_read_and_left_alone(tiny_idx, tmp_path, monkeypatch
     monkeypatch.setattr(
         fashion_mnist.os, "access", lambda path, mode, **kw: not mode & os.W_OK and access(path, mode, **kw)
     )
-    assert_is(fashion_mnist.load(tmp_path), tiny_idx.splits)
+    assert_is(fashion_mnist.load_fashion_mnist(tmp_path), tiny_idx.splits)
     assert listing(tmp_path) == before
     assert not (tmp_path / ".fashion_mnist.lock").exists()
 
@@ -108,7 +108,7 @@ def test_damaged_file_is_repaired_from_its_archive(tiny_idx, tmp_path, caplog, h
     tiny_idx.write(tmp_path)
     raw = tiny_idx.write(tmp_path, unpacked=True)
     harm(raw / IMAGES)
-    assert_is(fashion_mnist.load(tmp_path), tiny_idx.splits)
+    assert_is(fashion_mnist.load_fashion_mnist(tmp_path), tiny_idx.splits)
     assert (raw / IMAGES).read_bytes() == tiny_idx.files[IMAGES]
     assert f"{raw / IMAGES} is damaged" in caplog.text
     assert f"{raw / IMAGES} is repaired" in caplog.text
@@ -119,7 +119,7 @@ def test_damaged_file_without_an_archive_is_named(tiny_idx, tmp_path, harm):
     raw = tiny_idx.write(tmp_path, unpacked=True)
     harm(raw / IMAGES)
     with pytest.raises(DataDamagedError) as caught:
-        fashion_mnist.load(tmp_path)
+        fashion_mnist.load_fashion_mnist(tmp_path)
     assert str(raw / IMAGES) in str(caught.value)
     assert "no mirror answered" in str(caught.value)
     assert f"put {IMAGES}.gz" in str(caught.value)
@@ -130,7 +130,7 @@ def test_damaged_archive_is_named(tiny_idx, tmp_path, harm):
     raw = tiny_idx.write(tmp_path)
     harm(raw / f"{IMAGES}.gz")
     with pytest.raises(DataDamagedError) as caught:
-        fashion_mnist.load(tmp_path)
+        fashion_mnist.load_fashion_mnist(tmp_path)
     assert str(raw / f"{IMAGES}.gz") in str(caught.value)
 
 
@@ -138,7 +138,7 @@ def test_damaged_archive_beside_good_files_does_not_matter(tiny_idx, tmp_path):
     raw = tiny_idx.write(tmp_path)
     tiny_idx.write(tmp_path, unpacked=True)
     shorten(raw / f"{IMAGES}.gz")
-    assert_is(fashion_mnist.load(tmp_path), tiny_idx.splits)
+    assert_is(fashion_mnist.load_fashion_mnist(tmp_path), tiny_idx.splits)
 
 
 def test_damaged_data_is_an_error_even_for_auto(tiny_idx, configure, tmp_path):
@@ -157,7 +157,7 @@ def test_full_disk_is_not_taken_for_missing_data(tiny_idx, tmp_path, monkeypatch
     tiny_idx.write(tmp_path)
     monkeypatch.setattr(fashion_mnist, "extract_archive", unpack)
     with pytest.raises(Exception, match="No space left") as caught:
-        fashion_mnist.load(tmp_path)
+        fashion_mnist.load_fashion_mnist(tmp_path)
     assert not isinstance(caught.value, DataMissingError)
 
 
@@ -167,7 +167,7 @@ def test_missing_data_says_what_to_put_where(tiny_idx, tmp_path, exists):
     if exists:
         root.mkdir()
     with pytest.raises(DataMissingError) as caught:
-        fashion_mnist.load(root)
+        fashion_mnist.load_fashion_mnist(root)
     message = str(caught.value)
     assert all(name in message for name in tiny_idx.archives)
     assert f"into {raw_folder(root)}" in message
@@ -178,14 +178,14 @@ def test_one_missing_archive_is_the_only_one_asked_for(tiny_idx, tmp_path):
     raw = tiny_idx.write(tmp_path)
     (raw / f"{IMAGES}.gz").unlink()
     with pytest.raises(DataMissingError) as caught:
-        fashion_mnist.load(tmp_path)
+        fashion_mnist.load_fashion_mnist(tmp_path)
     assert f"put {IMAGES}.gz into {raw}" in str(caught.value)
 
 
 def test_data_dir_that_is_a_file_is_an_error_that_names_it(tiny_idx, tmp_path):
     (tmp_path / "data").write_text("not a folder")
     with pytest.raises(DataMissingError, match="data"):
-        fashion_mnist.load(tmp_path / "data")
+        fashion_mnist.load_fashion_mnist(tmp_path / "data")
 
 
 def test_auto_falls_back_to_the_stand_in_with_a_warning(tiny_idx, configure, tmp_path, caplog):
@@ -215,7 +215,7 @@ def test_data_is_downloaded_from_a_mirror(tiny_idx, tmp_path, monkeypatch):
     served = tiny_idx.write(tmp_path / "mirror")
     with mirror(served) as url:
         monkeypatch.setattr(FashionMNIST, "mirrors", [url])
-        assert_is(fashion_mnist.load(tmp_path / "data"), tiny_idx.splits)
+        assert_is(fashion_mnist.load_fashion_mnist(tmp_path / "data"), tiny_idx.splits)
     assert (raw_folder(tmp_path / "data") / IMAGES).read_bytes() == tiny_idx.files[IMAGES]
     assert [name for name in os.listdir(tmp_path / "data") if name.startswith(".fashion_mnist-")] == []
 
@@ -224,7 +224,7 @@ def test_second_mirror_is_used_when_the_first_is_down(tiny_idx, tmp_path, monkey
     served = tiny_idx.write(tmp_path / "mirror")
     with mirror(served) as url:
         monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{closed_port}/", url])
-        assert_is(fashion_mnist.load(tmp_path / "data"), tiny_idx.splits)
+        assert_is(fashion_mnist.load_fashion_mnist(tmp_path / "data"), tiny_idx.splits)
 
 
 def test_damaged_file_is_repaired_from_a_mirror(tiny_idx, tmp_path, monkeypatch):
@@ -233,7 +233,7 @@ def test_damaged_file_is_repaired_from_a_mirror(tiny_idx, tmp_path, monkeypatch)
     flip_a_bit(raw / IMAGES)
     with mirror(served) as url:
         monkeypatch.setattr(FashionMNIST, "mirrors", [url])
-        assert_is(fashion_mnist.load(tmp_path / "data"), tiny_idx.splits)
+        assert_is(fashion_mnist.load_fashion_mnist(tmp_path / "data"), tiny_idx.splits)
 
 
 def test_download_of_something_else_is_refused_and_leaves_nothing(tiny_idx, tmp_path, monkeypatch):
@@ -242,7 +242,7 @@ def test_download_of_something_else_is_refused_and_leaves_nothing(tiny_idx, tmp_
     with mirror(served) as url:
         monkeypatch.setattr(FashionMNIST, "mirrors", [url])
         with pytest.raises((DataMissingError, DataDamagedError)):
-            fashion_mnist.load(tmp_path / "data")
+            fashion_mnist.load_fashion_mnist(tmp_path / "data")
     assert listing(tmp_path / "data") == []
 
 
@@ -257,7 +257,7 @@ def test_mirror_that_refuses_is_given_up_at_once(tiny_idx, tmp_path, monkeypatch
     monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{closed_port}/"] * 2)
     start = time.monotonic()
     with pytest.raises(DataMissingError, match="no mirror answered"):
-        fashion_mnist.load(tmp_path)
+        fashion_mnist.load_fashion_mnist(tmp_path)
     assert time.monotonic() - start < 5
 
 
@@ -267,7 +267,7 @@ def test_mirror_that_never_answers_is_given_up_in_time(tiny_idx, tmp_path, monke
         monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{silent.getsockname()[1]}/"] * 2)
         start = time.monotonic()
         with pytest.raises(DataMissingError, match="no mirror answered"):
-            fashion_mnist.load(tmp_path)
+            fashion_mnist.load_fashion_mnist(tmp_path)
         assert time.monotonic() - start < 5
         time.sleep(0.6)  # the threads left behind have given up too
 
@@ -285,7 +285,7 @@ def test_name_look_up_that_never_ends_is_given_up_in_time(tiny_idx, tmp_path, mo
     monkeypatch.setattr(FashionMNIST, "mirrors", ["http://one/", "http://two/"])
     start = time.monotonic()
     with pytest.raises(DataMissingError, match="no mirror answered"):
-        fashion_mnist.load(tmp_path)
+        fashion_mnist.load_fashion_mnist(tmp_path)
     assert time.monotonic() - start < 5
     ended.set()
 

@@ -7,12 +7,12 @@ import torch
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_f1_score
 
 import fmnist_lit
-from fmnist_lit.command_line.job import run_job
 from fmnist_lit.evaluate.__main__ import main
 from fmnist_lit.evaluate.evaluation import bins, evaluate
 from fmnist_lit.run.files import read_json
-from fmnist_lit.trained.classifier import open_data
+from fmnist_lit.command_line.job import run_job
 from fmnist_lit.trained.find import find_trained
+from fmnist_lit.trained.data import open_data
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import torch
 
 import fmnist_lit
 from fmnist_lit.data.synthetic import draw_split
-from fmnist_lit.export import formats as export_formats
+from fmnist_lit.export import formats
 from fmnist_lit.export.__main__ import main
 
 PIXELS = draw_split(7, 3, "test")[0][:, None]
@@ -57,15 +57,15 @@ def test_exported_file_predicts_from_raw_pixels_and_says_what_it_is(copied, form
     assert metadata["configuration"]["model"]["hidden_sizes"] == [32]
     content = (copied / "export" / name).read_bytes()
     assert str(copied.parent.parent).encode() not in content  # nothing of the machine
-    assert b"export_formats.py" not in content
+    assert b"formats.py" not in content
 
 
 def test_export_that_computes_otherwise_is_not_written(copied, monkeypatch, capsys):
     def wrong(classifier):
-        content, run = export_formats.to_safetensors(classifier)
+        content, run = formats.to_safetensors(classifier)
         return content, lambda images: tuple(output + 2e-5 for output in run(images))
 
-    monkeypatch.setitem(export_formats.FORMATS, "safetensors", wrong)
+    monkeypatch.setitem(formats.FORMATS, "safetensors", wrong)
     assert main([str(copied), "--format", "safetensors"]) == 1
     assert "not written, its outputs differ by 2.0e-05, more than 1e-05" in capsys.readouterr().err
     assert not (copied / "export").exists()

@@ -592,7 +592,7 @@ def mirror(tiny_idx, monkeypatch) -> Iterator[Mirror]:
 
 def test_processes_that_start_together_download_once(tiny_idx, mirror, tmp_path):
     def work() -> int:
-        return 0 if is_right(fashion_mnist.load(tmp_path / "data"), tiny_idx.splits) else 3
+        return 0 if is_right(fashion_mnist.load_fashion_mnist(tmp_path / "data"), tiny_idx.splits) else 3
 
     children = [Child(work, tmp_path / f"screen{number}") for number in range(6)]
     assert [child.wait() for child in children] == [0] * 6, [child.text for child in children]
@@ -604,7 +604,7 @@ def test_processes_that_start_together_download_once(tiny_idx, mirror, tmp_path)
 def test_killed_download_leaves_nothing_that_is_trusted(tiny_idx, mirror, tmp_path, monkeypatch):
     root = tmp_path / "data"
     mirror.stall_at = 3
-    child = Child(lambda: fashion_mnist.load(root), tmp_path / "screen")
+    child = Child(lambda: fashion_mnist.load_fashion_mnist(root), tmp_path / "screen")
     assert mirror.stalled.wait(20)
     until(lambda: any(file.stat().st_size for file in root.rglob("*.gz")))
     child.kill()
@@ -612,8 +612,8 @@ def test_killed_download_leaves_nothing_that_is_trusted(tiny_idx, mirror, tmp_pa
     with monkeypatch.context() as patch:
         patch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:1/"])
         with pytest.raises(fashion_mnist.DataMissingError):
-            fashion_mnist.load(root)
-    assert is_right(fashion_mnist.load(root), tiny_idx.splits)
+            fashion_mnist.load_fashion_mnist(root)
+    assert is_right(fashion_mnist.load_fashion_mnist(root), tiny_idx.splits)
     assert not list(root.glob(".fashion_mnist-*"))
 
 
@@ -623,7 +623,7 @@ def test_kill_at_every_rename_of_the_data_leaves_nothing_wrong(tiny_idx, mirror,
 
         def work(point: int = point, root: Path = root) -> None:
             kill_before(point)
-            fashion_mnist.load(root)
+            fashion_mnist.load_fashion_mnist(root)
 
         child = Child(work, tmp_path / f"screen{point}")
         if child.wait() == 0:
@@ -631,8 +631,8 @@ def test_kill_at_every_rename_of_the_data_leaves_nothing_wrong(tiny_idx, mirror,
         assert child.returncode == -signal.SIGKILL, child.text
         with monkeypatch.context() as patch, contextlib.suppress(fashion_mnist.DataMissingError):
             patch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:1/"])
-            assert is_right(fashion_mnist.load(root), tiny_idx.splits)
-        assert is_right(fashion_mnist.load(root), tiny_idx.splits)
+            assert is_right(fashion_mnist.load_fashion_mnist(root), tiny_idx.splits)
+        assert is_right(fashion_mnist.load_fashion_mnist(root), tiny_idx.splits)
     assert point >= 4
 
 

@@ -1,4 +1,4 @@
-"""The data: obtained, checked, decoded once, served as whole batches."""
+"""Fashion-MNIST and its synthetic stand-in: obtained, checked, decoded once, and served in batches."""
 
 from fmnist_lit.data.datamodule import FashionMNISTDataModule
 

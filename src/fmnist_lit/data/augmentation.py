@@ -1,4 +1,4 @@
-"""Random flips and shifts of training images, a whole block of them at a time."""
+"""Random flips and shifts of training images, many images at a time."""
 
 from dataclasses import dataclass
 
@@ -9,11 +9,11 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Draws:
-    """What happens to each image in one epoch; the first axis is the image's number in the training set.
+    """What happens to each of N images in one epoch.
 
     Attributes:
-        flipped: (N,) bool, whether it is mirrored left-right.
-        offsets: (N, 2) int64 in 0..2·shift, where its window (row, column) starts in the padded image.
+        flipped: (N,) bool, whether the image is mirrored left-right.
+        offsets: (N, 2) int64 in 0..2·shift, the row and column at which its crop starts in the padded image.
     """
 
     flipped: Tensor
@@ -25,7 +25,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Left-right flips with probability 1/2, and shifts by whole pixels with black moving in at the edges.
+    """Left-right flips with probability 1/2, and shifts by whole pixels that fill with black.
 
     Attributes:
         flip: whether to flip.
@@ -45,7 +45,7 @@ class Augmentation:
         return Draws(flipped.to(device), offsets.to(device))
 
     def apply(self, pixels: Tensor, draws: Draws) -> Tensor:
-        """Images (N, 1, H, W), black being 0, with the N draws applied; ``pixels`` is left as it is."""
+        """Images (N, 1, H, W) with their N draws applied, in a new tensor; black is 0."""
         if self.shift:
             height, width = pixels.shape[2:]
             padded = F.pad(pixels[:, 0], [self.shift] * 4)

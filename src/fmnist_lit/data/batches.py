@@ -1,4 +1,4 @@
-"""Whole batches sliced from memory, in an order that depends on (seed, epoch) alone."""
+"""Batches sliced from tensors in memory, in an order that depends on (seed, epoch) alone."""
 
 import bisect
 import math
@@ -15,26 +15,28 @@ from fmnist_lit.data.images import Images
 if TYPE_CHECKING:
     from fmnist_lit.data.datamodule import FashionMNISTDataModule
 
-CHUNK_ROWS = 4096  # 13 MB of float pixels; over 32 MB malloc maps fresh pages each time, which triples the scaling
-AUGMENTATION = 1  # the purpose that sets its generator apart from that of the order
+# 13 MB of float pixels; above 32 MB malloc maps fresh pages each time, and scaling takes three times as long
+CHUNK_ROWS = 4096
+AUGMENTATION_STREAM = 1  # so that augmentation does not draw the numbers that shuffled the epoch
 
 
-def epoch_generator(seed: int, epoch: int, *purpose: int) -> torch.Generator:
-    """A generator of its own for each epoch (from 0) and purpose, apart from torch's global one."""
-    mixed = int(np.random.SeedSequence([seed, epoch, *purpose]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def epoch_generator(seed: int, epoch: int, *stream: int) -> torch.Generator:
+    """A generator for one epoch (from 0) of a run with this seed; another ``stream`` number gives other numbers."""
+    mixed = int(np.random.SeedSequence([seed, epoch, *stream]).generate_state(1, np.uint64)[0] >> np.uint64(1))
     return torch.Generator().manual_seed(mixed)
 
 
 def epoch_order(num_samples: int, seed: int, epoch: int) -> Tensor:
-    """The order of the samples in epoch ``epoch`` (from 0): a permutation (num_samples,) int64, the same anywhere."""
+    """The order of the samples in an epoch (from 0): a permutation (num_samples,) int64, the same on every machine."""
     return torch.randperm(num_samples, generator=epoch_generator(seed, epoch))
 
 
 class TrainBatches:
-    """One epoch of chunks: each is the rows of several batches on end, for ``training_step`` to split again.
+    """The training batches of one epoch, in chunks: the rows of several batches in one tensor.
 
-    What augmentation does to an image depends on (seed, epoch, image) alone: not on its batch, its chunk, or where an
-    interrupted epoch goes on. Each rank of ``world_size`` gets its share of every batch.
+    ``ChunkedClassifier.training_step`` splits a chunk again; with ``steps_per_batch=1`` a chunk is one batch. Each rank
+    gets its share of every batch. What augmentation does to an image depends on (seed, epoch, image) alone: not on its
+    batch, its chunk, or where an interrupted epoch resumes.
     """
 
     def __init__(self, datamodule: "FashionMNISTDataModule") -> None:
@@ -42,7 +44,7 @@ class TrainBatches:
         images, world_size = datamodule.train_images, datamodule.world_size
         batch_rows = datamodule.batch_size * world_size
         num_samples = len(images)
-        if num_samples % batch_rows < world_size:  # a last batch in which some rank would have nothing to average
+        if num_samples % batch_rows < world_size:  # drop a last batch too small for every rank to get a sample
             num_samples -= num_samples % batch_rows
         self.num_samples = num_samples
         self.batch_rows = batch_rows
@@ -52,57 +54,56 @@ class TrainBatches:
         if datamodule.break_every is not None:
             breaks.update(range(0, self.num_batches, datamodule.break_every))
         self.breaks = [*sorted(breaks), self.num_batches]
-        self.first_batch = 0  # where an interrupted epoch goes on
+        self.first_batch = 0  # where an interrupted epoch resumes
 
     def __len__(self) -> int:
         return len(self.breaks) - 1
 
     def chunks_before(self, batches: int) -> int:
-        """How many whole chunks the first so many batches of an epoch make."""
+        """Whole chunks in the first ``batches`` batches of an epoch."""
         return bisect.bisect_right(self.breaks, batches) - 1
 
     def state_dict(self) -> dict[str, int]:
-        """Nothing that matters: how far an epoch is, only the classifier knows, and RunCheckpoint saves it."""
+        """A placeholder that Lightning wants: RunCheckpoint saves the position, which only the classifier knows."""
         return {"batches": 0}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next epoch begin after so many batches; how Lightning lets a loader go on in mid-epoch."""
+        """Start the next epoch after ``batches`` batches; Lightning calls this to resume in mid-epoch."""
         self.first_batch = state["batches"]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         data = self.datamodule
         images = data.train_images
         first_batch, self.first_batch = self.first_batch, 0
-        order = None  # file order, sliced without a copy
+        order = None  # None is file order, which slices without a copy
         if data.shuffle:
             order = epoch_order(len(images), data.seed, data.epoch).to(images.labels.device)
         elif data.world_size > 1:
             order = torch.arange(len(images), device=images.labels.device)
         augmentation, draws = data.augmentation, None
         if augmentation:
-            generator = epoch_generator(data.seed, data.epoch, AUGMENTATION)
+            generator = epoch_generator(data.seed, data.epoch, AUGMENTATION_STREAM)
             draws = augmentation.draw(len(images), generator, images.labels.device)
         for start, stop in pairwise(self.breaks):
             if stop <= first_batch:
                 continue
             start = max(start, first_batch)
-            rows = slice(start * self.batch_rows, min(stop * self.batch_rows, self.num_samples))
-            if order is not None:
-                rows = self.rank_rows(order[rows])
+            span = slice(start * self.batch_rows, min(stop * self.batch_rows, self.num_samples))
+            rows = span if order is None else self.rank_rows(order[span])
             batch = images[rows]
             pixels = batch.pixels if draws is None else augmentation.apply(batch.pixels, draws[rows])
             yield data.scale(pixels), batch.labels
 
     def rank_rows(self, rows: Tensor) -> Tensor:
-        """The share of this rank of each batch in ``rows``; a short last batch is split as evenly as it can be."""
+        """The rank's share of each batch in ``rows``; a short last batch is split as evenly as possible."""
         world_size, rank = self.datamodule.world_size, self.datamodule.rank
         if world_size == 1:
             return rows
-        return torch.cat([batch.tensor_split(world_size)[rank] for batch in rows.split(self.batch_rows)])
+        return torch.cat([batch.tensor_split(world_size)[rank] for batch in torch.split(rows, self.batch_rows)])
 
 
 class EvaluationBatches:
-    """All images once, in order, in large batches; each rank of ``world_size`` gets its share, nothing is padded."""
+    """All images once, in order, in large batches; each rank gets its share, and nothing is padded."""
 
     def __init__(self, datamodule: "FashionMNISTDataModule", images: Images) -> None:
         self.datamodule = datamodule

@@ -1,4 +1,4 @@
-"""The LightningDataModule: which images train, validate and test, whole on the training device."""
+"""The LightningDataModule: which images train, validate and test."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,26 +15,25 @@ SPLIT_SEED = 1  # which images validate; fixed, so that runs of different seeds 
 
 
 class FashionMNISTDataModule(LightningDataModule):
-    """Fashion-MNIST or its synthetic stand-in, whole on the training device.
+    """Fashion-MNIST or its synthetic stand-in, all of it in the memory of the training device.
 
-    Batches are (images (N, 1, 28, 28) float32, labels (N,) int64), images in [0, 1] as ToTensor gives them.
+    Batches are (images (N, 1, 28, 28) float32, labels (N,) int64); unless ``normalize`` is set, images are in [0, 1].
 
     Args:
         source: ``auto``, ``fashion_mnist`` or ``synthetic``.
         data_dir: torchvision's root folder.
         batch_size: samples in an optimiser step, per process.
-        eval_batch_size: samples evaluated at a time.
+        eval_batch_size: samples evaluated at a time, per process.
         val_size: training images held out for validation, always the same ones; 0 for none.
         train_size, test_size: use only so many images; None for all.
         shuffle: a new order each epoch.
-        normalize: standardise with mean and standard deviation of the training images used.
-        augmentation: options of ``augmentation.Augmentation``; of training images only.
-        seed: with the epoch, determines the order.
-        steps_per_batch: batches in the chunk that the Trainer gets at a time; fewer where they would be over
-            ``CHUNK_ROWS`` rows.
-        break_every: a chunk also ends after each so many batches of an epoch; None for nowhere else.
-        evaluate_each_epoch: the splits, of ``val`` and ``test``, to evaluate after each epoch; empty ones are left out.
-        synthetic_seed: of the stand-in's drawing.
+        normalize: standardise all images with mean and standard deviation of the training images used.
+        augmentation: keyword arguments of ``augmentation.Augmentation``, for training images only.
+        seed: with the epoch, determines the order and the augmentation.
+        steps_per_batch: batches in one chunk that the Trainer gets as its batch, at most ``batches.CHUNK_ROWS`` rows.
+        break_every: end a chunk after every so many batches of an epoch as well, to save a checkpoint there; or None.
+        evaluate_each_epoch: ``val`` and ``test``, one of them, or none; a split without images is left out.
+        synthetic_seed: seed of the synthetic images.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class FashionMNISTDataModule(LightningDataModule):
         if self.dataset is None:
             self.dataset, train, test = load_images(self.source, self.data_dir, self.synthetic_seed)
             permutation = torch.randperm(len(train), generator=torch.Generator().manual_seed(SPLIT_SEED))
-            # sorted: without shuffling, training goes in file order
+            # sorted, so that training without shuffling goes in file order
             kept = permutation[self.val_size :][: self.train_size].sort().values
             self.train_images = train if len(kept) == len(train) else train[kept]
             self.val_images = train[permutation[: self.val_size].sort().values]

@@ -1,4 +1,4 @@
-"""The real Fashion-MNIST: obtained by torchvision, trusted by its content and not by its presence."""
+"""The real Fashion-MNIST: downloaded by torchvision, and every file checked against its published hash."""
 
 import contextlib
 import hashlib
@@ -20,10 +20,10 @@ from torchvision.datasets.utils import extract_archive
 
 log = logging.getLogger(__name__)
 
-SECONDS_TO_REACH_A_MIRROR = 8.0  # for all mirrors together; with the imports, an answer comes within 15 s
+SECONDS_TO_REACH_A_MIRROR = 8.0  # for all mirrors together; with the imports, an offline user waits under 15 s
 SECONDS_OF_SILENCE = 15.0  # a download that stalls this long has failed
 
-# Bytes and SHA-256 of the unpacked files. The archives' MD5 sums are torchvision's own.
+# Bytes and SHA-256 of the unpacked files; torchvision has the MD5 sums of the archives.
 RAW_FILES = {
     "train-images-idx3-ubyte": (47040016, "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"),
     "train-labels-idx1-ubyte": (60008, "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
@@ -35,14 +35,14 @@ Split = tuple[Tensor, Tensor]
 
 
 class DataMissingError(RuntimeError):
-    """The real data is not on disk and no mirror answered."""
+    """Fashion-MNIST is not on disk and no mirror answered."""
 
 
 class DataDamagedError(RuntimeError):
-    """A file on disk is not the published one and nothing to repair it from was found."""
+    """A file differs from the published one and cannot be replaced."""
 
 
-def load(data_dir: Path) -> dict[str, Split]:
+def load_fashion_mnist(data_dir: Path) -> dict[str, Split]:
     """Images and labels of both splits, from disk or, where a file is missing or damaged, from a mirror.
 
     Args:
@@ -81,18 +81,18 @@ def load(data_dir: Path) -> dict[str, Split]:
 
 
 def raw_folder(data_dir: Path) -> Path:
-    """Where torchvision keeps the files under its root."""
+    """The folder under its root in which torchvision keeps the files."""
     return data_dir / "FashionMNIST" / "raw"
 
 
 def decode(data_dir: Path) -> dict[str, Split]:
-    """Both splits from unpacked files that are known to be good."""
+    """Both splits, from unpacked files that have been checked."""
     splits = {name: FashionMNIST(str(data_dir), train=name == "train") for name in ("train", "test")}
     return {name: (split.data, split.targets) for name, split in splits.items()}
 
 
 def find_damage(data_dir: Path) -> dict[str, str]:
-    """What keeps each unpacked file from being used: missing, or not the published one. Empty if all is well."""
+    """Why each unpacked file cannot be used: missing, or not the published one. Empty if all can be."""
     damage = {}
     for name, (size, sha256) in RAW_FILES.items():
         file = raw_folder(data_dir) / name
@@ -106,7 +106,7 @@ def find_damage(data_dir: Path) -> dict[str, str]:
 
 
 def obtain(data_dir: Path, stage: Path) -> None:
-    """Unpack all files under ``stage``, from the archives in ``data_dir`` that are good and else from a mirror."""
+    """Put all files, unpacked, under ``stage``: from ``data_dir`` where they are intact there, else from a mirror."""
     unusable = find_damage(data_dir)
     damage = {name: reason for name, reason in unusable.items() if reason != "missing"}
     raw_folder(stage).mkdir(parents=True)
@@ -143,11 +143,12 @@ def obtain(data_dir: Path, stage: Path) -> None:
 
 
 def require_mirror(name: str) -> None:
-    """Return once any mirror serves the file ``name``.
+    """Return as soon as any mirror serves the file ``name``.
+
+    Each mirror is tried in a daemon thread, which may outlive this call: a name look-up cannot be given a time limit.
 
     Raises:
-        ConnectionError: after ``SECONDS_TO_REACH_A_MIRROR`` in all. Name look-ups have no time limit of their own, so
-            each mirror is tried in a thread that is left behind.
+        ConnectionError: if none has after ``SECONDS_TO_REACH_A_MIRROR``.
     """
     answered = threading.Event()
     pending = threading.Semaphore(0)
@@ -179,7 +180,7 @@ def digest(file: Path, algorithm: str) -> str:
 
 @contextlib.contextmanager
 def default_socket_timeout(seconds: float) -> Iterator[None]:
-    """Torchvision opens its URLs without a time limit; this gives them one."""
+    """A time limit on connections that are opened without one, as torchvision's are."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -1,4 +1,4 @@
-"""Fashion-MNIST and its stand-in as tensors in memory, decoded once a process."""
+"""Fashion-MNIST or its synthetic stand-in as tensors in memory, decoded once a process."""
 
 import logging
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Images:
     def __getitem__(self, rows: Tensor | slice) -> "Images":
         if isinstance(rows, slice):
             return Images(self.pixels[rows], self.labels[rows])
-        # 9 times as fast as pixels[rows]
+        # index_select is 9 times as fast as pixels[rows]
         return Images(self.pixels.index_select(0, rows), self.labels.index_select(0, rows))
 
     def to(self, device: torch.device) -> "Images":
@@ -45,20 +45,26 @@ class Images:
 
 @lru_cache(maxsize=4)
 def load_images(source: str, data_dir: str, synthetic_seed: int) -> tuple[str, Images, Images]:
-    """The name of the data set that ``source`` gives here, its training images and its test images.
+    """The data set's name, ``fashion_mnist`` or ``synthetic``, its training images and its test images.
 
-    The same tensors are returned to every run in this process; nobody writes to them.
+    Every run in this process gets the same tensors, so nobody may write to them.
+
+    Args:
+        source: ``fashion_mnist``, ``synthetic``, or ``auto``: the real data unless it is missing.
+        data_dir: torchvision's root folder.
+        synthetic_seed: seed of the synthetic images.
 
     Raises:
-        fashion_mnist.DataMissingError, fashion_mnist.DataDamagedError: as ``fashion_mnist.load``; with ``auto``,
-            only damage is an error.
+        DataMissingError: if ``source`` is ``fashion_mnist`` and it can neither be found nor downloaded.
+        DataDamagedError: if a file of it is damaged and cannot be replaced.
     """
     if source != "synthetic":
         from fmnist_lit.data import fashion_mnist
 
         try:
-            splits = fashion_mnist.load(Path(data_dir))
-            return "fashion_mnist", *(Images(x.unsqueeze(1), y) for x, y in (splits["train"], splits["test"]))
+            splits = fashion_mnist.load_fashion_mnist(Path(data_dir))
+            train, test = (Images(pixels.unsqueeze(1), labels) for pixels, labels in (splits["train"], splits["test"]))
+            return "fashion_mnist", train, test
         except fashion_mnist.DataMissingError as error:
             if source == "fashion_mnist":
                 raise
@@ -66,26 +72,26 @@ def load_images(source: str, data_dir: str, synthetic_seed: int) -> tuple[str, I
     return "synthetic", *draw_stand_in(synthetic_seed)
 
 
-@lru_cache(maxsize=4)  # apart from the above: it is the same for ``auto`` and ``synthetic``, whatever the folder
+@lru_cache(maxsize=4)  # a cache of its own, because sources and folders share these images
 def draw_stand_in(seed: int) -> tuple[Images, Images]:
     """Training and test images of the synthetic data set."""
-    from fmnist_lit.data import synthetic
+    from fmnist_lit.data.synthetic import draw_split
 
-    drawn = [synthetic.draw_split(n, seed, split) for n, split in ((60_000, "train"), (10_000, "test"))]
-    train, test = (Images(torch.from_numpy(x).unsqueeze(1), torch.from_numpy(y)) for x, y in drawn)
+    drawn = draw_split(60_000, seed, "train"), draw_split(10_000, seed, "test")
+    train, test = (Images(torch.from_numpy(pixels).unsqueeze(1), torch.from_numpy(labels)) for pixels, labels in drawn)
     return train, test
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """uint8 pixels to float32: divided by 255, then standardised unless ``mean`` and ``std`` leave them as they are."""
+    """From uint8 pixels to float32 (pixels / 255 − mean) / std; by default in [0, 1], bit for bit as ToTensor."""
 
     mean: float = 0.0
     std: float = 1.0
 
     @classmethod
     def fitted_to(cls, pixels: Tensor) -> "Scaling":
-        """What standardises ``pixels``, uint8 of any shape; from their histogram: exact, and without a float copy."""
+        """The scaling that standardises ``pixels``, uint8 of any shape; by histogram, which is exact without a copy."""
         counts = torch.bincount(pixels.flatten(), minlength=256).double()
         values = torch.arange(256, dtype=torch.float64) / 255
         mean = float((counts * values).sum() / counts.sum())

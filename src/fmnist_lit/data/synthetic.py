@@ -1,4 +1,4 @@
-"""A procedural stand-in for Fashion-MNIST: the same ten classes, light garments on black, drawn from a seed.
+"""A synthetic stand-in for Fashion-MNIST: the same ten classes, light garments on black, drawn from a seed.
 
 The classes overlap where the real ones do: a shirt may lack its buttons, a sneaker may be as high as a boot.
 """
@@ -6,10 +6,12 @@ The classes overlap where the real ones do: a shirt may lack its buttons, a snea
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from types import SimpleNamespace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+Floats = NDArray[np.floating]
 Range = tuple[float, float]
 Table = Mapping[str, Range | Sequence[Range]]
 
@@ -86,11 +88,22 @@ LOOK: Table = {  # of every class
 # fmt: on
 
 
-def draw_split(num_samples: int, seed: int, split: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the first `num_samples` of the endless data set that `seed` (0 or more) and `split` name.
+class Parameters(SimpleNamespace):
+    """A value of every parameter of a table for each sample, shaped (samples, 1, 1) to broadcast over the pixels."""
 
-    Returns uint8 images (num_samples, 28, 28), 0 (background) to 255, and int64 labels (num_samples,), 0 to 9
-    with Fashion-MNIST's meaning, balanced in every block. A shorter draw is a prefix of a longer one.
+    if TYPE_CHECKING:
+
+        def __getattribute__(self, name: str) -> Floats: ...
+
+
+def draw_split(
+    num_samples: int, seed: int, split: Literal["train", "test"]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The first ``num_samples`` of the endless data set that ``seed`` (0 or more) and ``split`` determine.
+
+    Returns:
+        Images (num_samples, 28, 28) uint8, 0 (background) to 255, and labels (num_samples,) int64, 0 to 9 with
+        Fashion-MNIST's meaning and balanced in every block. A shorter draw is a prefix of a longer one.
     """
     num_blocks = -(-num_samples // BLOCK_SIZE)
     images = np.empty((num_blocks, BLOCK_SIZE, SIDE, SIDE), np.uint8)
@@ -101,7 +114,7 @@ def draw_split(num_samples: int, seed: int, split: Literal["train", "test"]) -> 
     return images.reshape(-1, SIDE, SIDE)[:num_samples], labels.reshape(-1)[:num_samples]
 
 
-def _draw_block(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _draw_block(rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     labels = rng.permutation(np.arange(BLOCK_SIZE) % 10)
     look = _sample(LOOK, np.zeros_like(labels), rng)
     row, column = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j].astype(np.float32)
@@ -119,13 +132,13 @@ def _draw_block(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(255 * np.clip(images, 0, 1)).astype(np.uint8), labels
 
 
-def _sample(table: Table, column: np.ndarray, rng: np.random.Generator) -> SimpleNamespace:
-    """Draw every parameter from each sample's column, shaped (samples, 1, 1) to broadcast over the pixels."""
+def _sample(table: Table, column: NDArray[np.int64], rng: np.random.Generator) -> Parameters:
+    """Draw every parameter of ``table`` for each sample, from the range in the sample's column."""
     draws = {name: rng.uniform(*np.atleast_2d(ranges)[column].T) for name, ranges in table.items()}
-    return SimpleNamespace(**{name: draw.astype(np.float32)[:, None, None] for name, draw in draws.items()})
+    return Parameters(**{name: draw.astype(np.float32)[:, None, None] for name, draw in draws.items()})
 
 
-def _fabric(p: SimpleNamespace, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _fabric(p: Parameters, x: Floats, y: Floats, rng: np.random.Generator) -> Floats:
     """Brightness of the uncut cloth: slanting light, stripes or checks, blotches, a print, grain."""
     blotches = rng.random((len(x), SIDE // 2, SIDE // 2), np.float32).repeat(2, axis=1).repeat(2, axis=2)
     grain = rng.random(x.shape, np.float32) - 0.5
@@ -140,7 +153,7 @@ def _fabric(p: SimpleNamespace, x: np.ndarray, y: np.ndarray, rng: np.random.Gen
 # minimum intersects, maximum unites, minus inverts.
 
 
-def _garment(p: SimpleNamespace, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _garment(p: Parameters, x: Floats, y: Floats) -> Floats:
     x = np.abs(x)  # left and right are mirror images
     below = y - p.top
     down = below / (p.hem - p.top)  # 0 at the shoulders, 1 at the hem
@@ -164,7 +177,7 @@ def _garment(p: SimpleNamespace, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return _cover(body) * _bulge(body) * (1 - seam) * (1 - front)
 
 
-def _shoe(p: SimpleNamespace, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _shoe(p: Parameters, x: Floats, y: Floats) -> Floats:
     back = (x / p.length + 1) / 2  # 0 at the toe, 1 at the heel
     ground = (np.maximum(p.shaft, p.instep) + _present(p.heel)) / 2  # centres the shoe
     up = ground - y - _present(p.heel) * _ramp(back, 0.35, 0.85)  # height above the lower side of the sole
@@ -181,7 +194,7 @@ def _shoe(p: SimpleNamespace, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return _cover(np.maximum(upper, heel)) * np.where(up < p.sole, p.sole_tone, leather)
 
 
-def _bag(p: SimpleNamespace, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _bag(p: Parameters, x: Floats, y: Floats) -> Floats:
     down = (y - p.top) / (p.base - p.top)  # 0 at the top, 1 at the base
     width = p.top_width + (p.base_width - p.top_width) * down + p.bulge * np.sin(np.pi * down)
     pouch = _intersect(width - np.abs(x), y - p.top, p.base - y)
@@ -190,24 +203,25 @@ def _bag(p: SimpleNamespace, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return _cover(body) * _bulge(body) * (1 - 0.5 * _cover(0.03 - np.abs(down - p.flap)))
 
 
-def _ramp(value: np.ndarray, start: np.ndarray | float, stop: np.ndarray | float) -> np.ndarray:
-    """Rise linearly from 0 at `start` to 1 at `stop`."""
+def _ramp(value: Floats, start: Floats | float, stop: Floats | float) -> Floats:
+    """Rise linearly from 0 at ``start`` to 1 at ``stop``, and stay there."""
     return np.clip((value - start) / (stop - start), 0, 1)
 
 
-def _present(strength: np.ndarray) -> np.ndarray:
+def _present(strength: Floats) -> Floats:
+    """A strength or length from the tables, 0 where it is negative because the sample lacks the feature."""
     return np.maximum(strength, 0)
 
 
-def _intersect(*distances: np.ndarray) -> np.ndarray:
+def _intersect(*distances: np.ndarray) -> Floats:
     return reduce(np.minimum, distances)
 
 
-def _cover(distance: np.ndarray) -> np.ndarray:
+def _cover(distance: Floats) -> Floats:
     """Fraction of a pixel that a shape covers."""
     return _ramp(distance, -1 / SIDE, 1 / SIDE)
 
 
-def _bulge(distance: np.ndarray) -> np.ndarray:
+def _bulge(distance: Floats) -> Floats:
     """Darken towards the outline, as if the shape were round."""
     return 0.75 + 0.25 * _ramp(distance, 0, 0.12)

@@ -21,8 +21,10 @@ from fmnist_lit.data.images import Images
 from fmnist_lit.processes.setup import quieten_lightning
 from fmnist_lit.report.tables import Cell, escape_markdown, markdown_table
 from fmnist_lit.run.files import write_durably, write_json
-from fmnist_lit.trained.classifier import TrainedClassifier, check, load, open_data
+from fmnist_lit.trained.classifier import TrainedClassifier
+from fmnist_lit.trained.data import open_data
 from fmnist_lit.trained.find import Trained
+from fmnist_lit.trained.load import load_trained, require_buildable
 
 NUM_BINS = 15  # of confidence, as in Guo et al., On Calibration of Modern Neural Networks, 2017
 NUM_MISTAKES = 24
@@ -164,7 +166,7 @@ def evaluate(trained: Trained, split: str = "test", data_dir: str | None = None)
         ValueError: if the checkpoint's configuration is none of a run's, or the run has no images of this split.
         ArithmeticError: if the loss is not finite.
     """
-    classifier = load(trained.file)
+    classifier = load_trained(trained.file)
     images, logits, metrics = run_through(classifier, split, data_dir)
     accuracy, loss = (metrics[f"{kind}/test"] for kind in ("accuracy", "loss"))
     probabilities = logits.softmax(dim=1).numpy()
@@ -212,7 +214,7 @@ def run_through(
     Returns:
         The images, their logits (N, 10) float64, and the figures by TensorBoard tag, as of a test.
     """
-    check(classifier.configuration, "loss")
+    require_buildable(classifier.configuration, "loss")
     settings, results = classifier.configuration["trainer"], classifier.source.results
     for key in ("precision", "matmul_precision"):
         if not RULES[f"trainer.{key}"].check(settings.get(key, "highest")):

@@ -1,4 +1,4 @@
-"""python -m fmnist_lit.export RUN_OR_CKPT --format onnx|torch|safetensors: a file that others can use."""
+"""python -m fmnist_lit.export RUN_OR_CKPT --format onnx|torch|safetensors: a file for other programs."""
 
 import argparse
 import sys
@@ -33,11 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if output.is_dir() or output.suffix != SUFFIXES[args.format]:
         print(f"error: --output {output}: must be the name of a {SUFFIXES[args.format]} file", file=sys.stderr)
         return 2
-    from fmnist_lit.export.formats import export
-    from fmnist_lit.trained.classifier import load
+    from fmnist_lit.export.formats import export_verified
+    from fmnist_lit.trained.load import load_trained
 
     try:
-        print(export(load(trained.file), args.format, output, args.data_dir))
+        print(export_verified(load_trained(trained.file), args.format, output, args.data_dir))
     except (RuntimeError, ValueError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

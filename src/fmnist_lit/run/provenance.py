@@ -1,4 +1,4 @@
-"""What a figure was made with: versions, processor, commit."""
+"""What a run's figures were made with: versions, processor, commit."""
 
 import platform
 import subprocess
@@ -11,7 +11,7 @@ import torch
 
 @cache
 def provenance() -> dict[str, str | None]:
-    """Versions of what decides the bits of a run, and where it ran; the same for every run in a process."""
+    """Versions of the software that decides a run's bits, and the processor; asked for once a process."""
     return {
         "fmnist_lit": version("fmnist_lit"),
         "commit": commit(),
@@ -25,7 +25,12 @@ def provenance() -> dict[str, str | None]:
 def commit() -> str | None:
     """The commit of the checkout that the package is imported from, ``-dirty`` if it was changed; None outside one."""
     git = ["git", "-C", str(Path(__file__).parent)]
-    tracked = [*git, "ls-files", "--error-unmatch", __file__]  # else it is installed into somebody else's repository
+    tracked = [
+        *git,
+        "ls-files",
+        "--error-unmatch",
+        __file__,
+    ]  # fails where the package is merely installed inside another repository
     describe = [*git, "describe", "--always", "--dirty", "--exclude=*"]
     try:
         for command in (tracked, describe):

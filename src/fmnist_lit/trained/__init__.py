@@ -1,1 +1,1 @@
-"""What was trained: found, loaded and used again."""
+"""What a run has trained: found, loaded and used again."""

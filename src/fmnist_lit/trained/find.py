@@ -1,4 +1,4 @@
-"""Which file stands for a run: found before torch is imported, so that a mistyped path is answered at once."""
+"""Which file holds what a run has trained; does without torch, so that a mistyped path is answered at once."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +13,12 @@ class NoSuchRunError(ValueError):
 
 @dataclass(frozen=True)
 class Trained:
-    """A file with trained weights, and what is known about the run it is from.
+    """A file with trained weights, and what is known about the run that it is from.
 
     Attributes:
         file: a checkpoint, or an exported .safetensors file.
         run_dir: the run folder that the checkpoint is in; None for a file that lies elsewhere.
-        results: the content of the run's ``results.json`` if its figures are this checkpoint's, else empty.
+        results: the content of the run's ``results.json`` if that is about this checkpoint, else empty.
     """
 
     file: Path
@@ -27,14 +27,14 @@ class Trained:
 
     @property
     def name(self) -> str:
-        """What to call it in a table: the run folder, and the checkpoint unless it is the best."""
+        """What to call it in a table: the run folder, with the checkpoint unless ``results.json`` is about it."""
         if self.run_dir is None:
             return self.file.name
         return self.run_dir.name + ("" if self.results else f" ({self.file.stem})")
 
     @property
     def folder(self) -> Path:
-        """Where to write what belongs beside it."""
+        """The folder for what is made from it, such as an evaluation."""
         return self.run_dir or self.file.parent
 
 
@@ -42,11 +42,11 @@ def find_trained(path: str | Path) -> Trained:
     """The file that ``path`` means.
 
     Args:
-        path: a run folder, which means the checkpoint that its ``results.json`` is about, or else the best or the last
-            there is; or a file, which means itself.
+        path: a run folder, which means the checkpoint that its ``results.json`` is about, or else the best, or else
+            the last; or a file, which means itself.
 
     Raises:
-        NoSuchRunError: if there is none.
+        NoSuchRunError: if there is no such file.
     """
     given = Path(path)
     if given.is_dir():
@@ -66,5 +66,5 @@ def find_trained(path: str | Path) -> Trained:
     if file.parent.name != "checkpoints" or not (run_dir / "results.json").is_file():
         return Trained(file, given.absolute() if given.is_dir() else None)
     results = read_json(run_dir / "results.json")
-    is_theirs = results.get("status") == "completed" and results.get("checkpoint") == f"checkpoints/{file.name}"
-    return Trained(file, run_dir, results if is_theirs else {})
+    is_about_file = results.get("status") == "completed" and results.get("checkpoint") == f"checkpoints/{file.name}"
+    return Trained(file, run_dir, results if is_about_file else {})

@@ -1,0 +1,37 @@
+import json
+
+import pytest
+
+from fmnist_lit import predict
+from fmnist_lit.evaluate import __main__ as evaluate
+from fmnist_lit.export import __main__ as export
+from fmnist_lit.trained.find import NoSuchRunError, find_trained
+
+
+def test_run_means_the_checkpoint_its_results_are_of(trained_run):
+    results = json.loads((trained_run / "results.json").read_text())
+    found = find_trained(trained_run)
+    assert (found.file, found.results) == (trained_run / results["checkpoint"], results)
+
+
+def test_checkpoint_that_the_results_are_not_of_has_none(trained_run):
+    found = find_trained(trained_run / "checkpoints" / "last.ckpt")
+    assert (found.run_dir, found.results) == (trained_run, {})
+
+
+def test_run_without_results_means_its_last_checkpoint(copied):
+    (copied / "results.json").unlink()
+    (copied / "checkpoints" / "best.ckpt").unlink()
+    assert find_trained(copied).file.name == "last.ckpt"
+
+
+def test_sweep_folder_is_refused_with_the_name_of_a_run_in_it(copied):
+    with pytest.raises(NoSuchRunError, match=r"name one of the runs in it, such as .*copy"):
+        find_trained(copied.parent)
+
+
+@pytest.mark.parametrize("main", [evaluate.main, predict.main, export.main])
+def test_run_that_does_not_exist_is_a_bad_argument(main, tmp_path, capsys):
+    rest = {predict.main: ["a.png"], export.main: ["--format", "onnx"]}.get(main, [])
+    assert main([str(tmp_path / "nowhere"), *rest]) == 2
+    assert "nowhere: no such run folder or checkpoint" in capsys.readouterr().err
