@@ -50,8 +50,8 @@ class Sweep:
         (self.folder / "sweep.json").write_text(json.dumps({"command": command, "varied": varied, "jobs": listed}))
 
     def summarize(self, **options: Any) -> Summary:
-        """Without pictures unless asked for."""
-        return summarize([self.folder], **{"pictures": False, **options})
+        """Without charts unless asked for."""
+        return summarize([self.folder], **{"charts": False, **options})
 
     def rows(self) -> list[dict[str, str]]:
         """summary.csv as it is."""
@@ -146,7 +146,7 @@ def test_a_seed_that_was_run_twice_counts_once(sweep, tmp_path):
     sweep.add("optimizer.lr=1", "seed=0", val=0.8)
     sweep.add("optimizer.lr=1", "seed=1", val=0.9, seed=1)
     other.add("optimizer.lr=1.0", "seed=1", val=0.9, seed=1)
-    table = summarize([sweep.folder, other.folder], pictures=False).table
+    table = summarize([sweep.folder, other.folder], charts=False).table
     assert table.ranked[0].n == 2
     assert "counted once" in sweep.rows()[-1]["reason"]
 
@@ -330,7 +330,7 @@ def test_several_seeds_are_within_noise_by_their_own_spread(sweep, behind, close
 def test_jobs_on_different_data_sets_are_not_ranked(sweep):
     sweep.add("optimizer.lr=1", val=0.8)
     sweep.add("optimizer.lr=2", val=0.9, dataset="synthetic")
-    summary = sweep.summarize(pictures=True)
+    summary = sweep.summarize(charts=True)
     assert summary.table.ranked == []
     assert summary.verdict.command is None
     assert "No ranking" in summary.verdict.headline
@@ -388,7 +388,7 @@ def test_several_sweeps_are_one_table_in_the_first_folder(sweep, tmp_path):
     hydra = sweep.folder / "optimizer.lr=1" / ".hydra" / "hydra.yaml"
     hydra.write_text("hydra: {runtime: {choices: {optimizer: sgd}}}")
     other.add("optimizer.lr=1", "optimizer=adam", "data.batch_size=32", val=0.9)
-    table = summarize([sweep.folder, other.folder, sweep.folder], pictures=False).table
+    table = summarize([sweep.folder, other.folder, sweep.folder], charts=False).table
     assert table.varied == ["optimizer", "data.batch_size"]
     rows = sweep.rows()
     assert [(row["folder"], row["optimizer"], row["data.batch_size"]) for row in rows] == [
@@ -500,7 +500,7 @@ def test_starts_fast_and_imports_nothing_heavy(sweep):
     sweep.add("optimizer.lr=1", val=0.8)
     code = (
         "import sys; from pathlib import Path; from fmnist_lit.sweep.summary import summarize;"
-        f"summarize([Path({str(sweep.folder)!r})], pictures=False);"
+        f"summarize([Path({str(sweep.folder)!r})], charts=False);"
         "print(sorted({'torch', 'lightning', 'matplotlib', 'numpy', 'tensorboard'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -551,10 +551,10 @@ def grid(sweep: Sweep) -> None:
                 )
 
 
-def test_pictures_are_drawn_and_embedded(sweep):
+def test_charts_are_drawn_and_embedded(sweep):
     pytest.importorskip("matplotlib")
     grid(sweep)
-    sweep.summarize(pictures=True)
+    sweep.summarize(charts=True)
     drawn = {path.stem: path.read_bytes() for path in sweep.folder.glob("plots/*")}
     assert drawn.keys() == {
         "heatmap_optimizer.lr_data.batch_size",
@@ -573,13 +573,13 @@ def test_pictures_are_drawn_and_embedded(sweep):
     assert "Fashion-MNIST" in re.search(r"!\[(.*)\]", text)[1]
 
 
-def test_pictures_of_before_go_and_others_stay(sweep):
+def test_charts_of_before_go_and_others_stay(sweep):
     pytest.importorskip("matplotlib")
     sweep.add("optimizer.lr=1", val=0.8)
     (sweep.folder / "plots").mkdir()
     for name in ("bars_optimizer.png", "mine.png"):
         (sweep.folder / "plots" / name).touch()
-    sweep.summarize(pictures=True)
+    sweep.summarize(charts=True)
     assert {path.name for path in sweep.folder.glob("plots/*")} == {"mine.png", "curves.png"}
 
 
@@ -590,18 +590,18 @@ def test_hostile_names_can_be_drawn(sweep):
             sweep.add(
                 f"+note='{note}'", f"seed={seed}", f"+a/../b={seed}", val=0.8, seed=seed, name=f"{hash(note)}{seed}"
             )
-    sweep.summarize(pictures=True)
+    sweep.summarize(charts=True)
     assert {path.name for path in sweep.folder.glob("plots/*")} >= {"bars_note.png", "curves.png"}
 
 
-def test_seeds_alone_and_a_random_search_have_pictures(tmp_path):
+def test_seeds_alone_and_a_random_search_have_charts(tmp_path):
     pytest.importorskip("matplotlib")
     seeds, search = Sweep(tmp_path / "seeds"), Sweep(tmp_path / "search")
     for index in range(6):
         seeds.add(f"seed={index}", val=0.8 + index / 100, seed=index)
         search.add(f"optimizer.lr={0.001 * 3**index}", f"regularization.l1={index / 1000}", val=0.8 + index / 100)
-    seeds.summarize(pictures=True)
-    search.summarize(pictures=True)
+    seeds.summarize(charts=True)
+    search.summarize(charts=True)
     assert {path.stem for path in seeds.folder.glob("plots/*")} == {"seeds", "curves"}
     assert {path.stem for path in search.folder.glob("plots/*")} == {
         "accuracy_optimizer.lr",
@@ -624,10 +624,10 @@ def test_seeds_alone_and_a_random_search_have_pictures(tmp_path):
 )
 def test_the_axis_is_logarithmic_where_the_values_ask_for_it(values, scale):
     pytest.importorskip("matplotlib")
-    from fmnist_lit.sweep import charts as plots
+    from fmnist_lit.sweep import charts
 
-    _, ax = plots.canvas(4)
-    plots.scale_axis(ax, values)
+    _, ax = charts.figure_and_axes(4)
+    charts.scale_axis(ax, values)
     assert ax.get_xscale() == scale
 
 
@@ -643,24 +643,24 @@ def test_the_axis_is_logarithmic_where_the_values_ask_for_it(values, scale):
 )
 def test_failures_do_not_press_good_accuracies_into_a_line(shares, scale, ticks):
     pytest.importorskip("matplotlib")
-    from fmnist_lit.sweep import charts as plots
+    from fmnist_lit.sweep import charts
 
-    _, ax = plots.canvas(4)
+    _, ax = charts.figure_and_axes(4)
     if shares:
         ax.plot(range(len(shares)), shares)
-    plots.scale_accuracies(ax, free=0.1)
+    charts.scale_accuracies(ax, free=0.1)
     assert ax.get_yscale() == scale
     assert set(ax.get_yticks()) >= ticks
     low, *places, high = ax.yaxis.get_transform().transform([ax.get_ylim()[0], *shares, ax.get_ylim()[1]])
     assert all(low < place < high for place in places)
 
 
-def test_without_matplotlib_there_is_a_summary_without_pictures(sweep, monkeypatch):
+def test_without_matplotlib_there_is_a_summary_without_charts(sweep, monkeypatch):
     monkeypatch.delattr("fmnist_lit.sweep.charts", raising=False)
     monkeypatch.setitem(sys.modules, "fmnist_lit.sweep.charts", None)
     sweep.add("optimizer.lr=1", val=0.8)
-    sweep.summarize(pictures=True)
-    assert "No pictures: " in (sweep.folder / "summary.md").read_text()
+    sweep.summarize(charts=True)
+    assert "No charts: " in (sweep.folder / "summary.md").read_text()
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")

@@ -1,4 +1,4 @@
-"""A sweep's table and verdict: CSV for programs, Markdown and one HTML page for people."""
+"""A sweep's table and verdict as CSV for programs, and as Markdown, one HTML page and plain text for people."""
 
 import base64
 import csv
@@ -13,24 +13,24 @@ from urllib.parse import quote
 from fmnist_lit.config.rules import DATASETS
 from fmnist_lit.report.tables import Cell, Rows, escape, escape_markdown, html_table, markdown_table
 from fmnist_lit.sweep.jobs import Job
-from fmnist_lit.sweep.table import Group, Table
-from fmnist_lit.sweep.values import SEED, is_number, show
-from fmnist_lit.sweep.verdict import Verdict, percent
+from fmnist_lit.sweep.table import RankedGroup, SweepTable
+from fmnist_lit.sweep.values import SEED, is_number, show_value
+from fmnist_lit.sweep.verdict import Verdict, format_percent
 
 if TYPE_CHECKING:  # matplotlib is imported only to draw
-    from fmnist_lit.sweep.charts import Picture
+    from fmnist_lit.report.charts import Chart
 
-FIGURES = ("val_accuracy", "val_loss", "test_accuracy", "test_loss", "best_epoch", "seconds")
+FIGURE_COLUMNS = ("val_accuracy", "val_loss", "test_accuracy", "test_loss", "best_epoch", "seconds")
 PAGE = Path(__file__).with_name("page.html")
 
 
-def to_csv(table: Table) -> str:
+def to_csv(table: SweepTable) -> str:
     """A row a job: accuracies as fractions, numbers in full, ``rank`` that of its group.
 
     Where seeds vary, ranked rows also have ``n``, means and sample standard deviations of their group.
     """
     per_group = ["val_accuracy", "test_accuracy"] if table.seeded else []
-    names = ["rank", *table.varied, "status", *FIGURES, "folder", "dataset", "reason"]
+    names = ["rank", *table.varied, "status", *FIGURE_COLUMNS, "folder", "dataset", "reason"]
     names += ["n"] * table.seeded + [f"{name}_{kind}" for name in per_group for kind in ("mean", "std")]
     groups = {job.run_dir: group for group in table.ranked for job in group.counted}
     text = io.StringIO()
@@ -38,9 +38,9 @@ def to_csv(table: Table) -> str:
     writer.writeheader()
     for job in table.jobs:
         row: dict[str, Any] = {
-            key: value if is_number(value := job.value(key)) else show(value) for key in table.varied
+            key: value if is_number(value := job.value(key)) else show_value(value) for key in table.varied
         }
-        row |= {name: job.figure(name) for name in FIGURES}
+        row |= {name: job.figure(name) for name in FIGURE_COLUMNS}
         row |= {"status": job.status, "folder": job.folder, "dataset": job.results.get("dataset"), "reason": job.reason}
         if group := groups.get(job.run_dir):
             row["rank"] = group.rank
@@ -52,96 +52,96 @@ def to_csv(table: Table) -> str:
     return text.getvalue()
 
 
-def to_markdown(table: Table, verdict: Verdict, pictures: Sequence["Picture"], note: str) -> str:
-    """The whole summary; ``note`` says why there are no pictures, if there are none."""
-    parts = [f"# {escape_markdown(title(table))}", f"**{escape_markdown(verdict.headline)}**"]
+def to_markdown(table: SweepTable, verdict: Verdict, charts: Sequence["Chart"], note: str) -> str:
+    """The whole summary as Markdown; ``note`` says why there are no charts, where there are none."""
+    parts = [f"# {escape_markdown(sweep_title(table))}", f"**{escape_markdown(verdict.headline)}**"]
     if verdict.command:
         parts += ["Run it again:", textwrap.indent(verdict.command, "    ")]
     parts += [f"**Warning:** {escape_markdown(warning)}" for warning in verdict.warnings]
-    parts += ["## Table", markdown_table(configurations(table))]
+    parts += ["## Table", markdown_table(configuration_rows(table))]
     if table.seeded:
-        parts += ["## Runs", markdown_table(runs(table))]
-    parts += ["## Pictures"]
-    parts += [f"![{escape_markdown(picture.caption)}](plots/{quote(picture.name)}.png)" for picture in pictures]
-    return "\n\n".join([*parts, *([] if pictures else [note])]) + "\n"
+        parts += ["## Runs", markdown_table(run_rows(table))]
+    parts += ["## Charts"]
+    parts += [f"![{escape_markdown(chart.caption)}](plots/{quote(chart.name)}.png)" for chart in charts]
+    return "\n\n".join([*parts, *([] if charts else [note])]) + "\n"
 
 
-def to_screen(table: Table, verdict: Verdict) -> str:
-    """The table, and the verdict last, where the eye is."""
+def to_screen(table: SweepTable, verdict: Verdict) -> str:
+    """The table, and the verdict last, just above the prompt."""
     command = [f"Run it again: {verdict.command}"] if verdict.command else []
     warnings = [f"Warning: {warning}" for warning in verdict.warnings]
     return "\n".join(
-        [title(table), "", markdown_table(configurations(table)), "", verdict.headline, *command, *warnings]
+        [sweep_title(table), "", markdown_table(configuration_rows(table)), "", verdict.headline, *command, *warnings]
     )
 
 
-def to_html(table: Table, verdict: Verdict, pictures: Sequence["Picture"], note: str) -> str:
-    """One page that needs nothing else: no file, no network."""
+def to_html(table: SweepTable, verdict: Verdict, charts: Sequence["Chart"], note: str) -> str:
+    """The whole summary as one page that needs no other file and no network."""
     images = [
-        f'<img src="data:image/png;base64,{base64.b64encode(picture.png).decode()}" alt="{escape(picture.caption)}">'
-        for picture in pictures
+        f'<img src="data:image/png;base64,{base64.b64encode(chart.png).decode()}" alt="{escape(chart.caption)}">'
+        for chart in charts
     ]
     command = f"<p>Run it again:</p><pre><code>{escape(verdict.command)}</code></pre>" if verdict.command else ""
     warnings = [f"<li><strong>Warning:</strong> {escape(warning)}</li>" for warning in verdict.warnings]
-    tables = html_table("Jobs, ranked by validation accuracy", configurations(table))
+    tables = html_table("Jobs, ranked by validation accuracy", configuration_rows(table))
     if table.seeded:
-        tables = html_table("Configurations, ranked by mean validation accuracy", configurations(table))
-        tables += f"<details><summary>All runs</summary>{html_table('Runs', runs(table))}</details>"
+        tables = html_table("Configurations, ranked by mean validation accuracy", configuration_rows(table))
+        tables += f"<details><summary>All runs</summary>{html_table('Runs', run_rows(table))}</details>"
     return Template(PAGE.read_text(encoding="utf-8")).substitute(
-        title=escape(title(table)),
+        title=escape(sweep_title(table)),
         headline=escape(verdict.headline).replace(" %", "&nbsp;%"),
         command=command,
         warnings=f"<ul>{''.join(warnings)}</ul>" if warnings else "",
         tables=tables,
-        pictures="\n".join(images) or f"<p>{escape(note)}</p>",
+        charts="\n".join(images) or f"<p>{escape(note)}</p>",
     )
 
 
-def title(table: Table) -> str:
+def sweep_title(table: SweepTable) -> str:
     """The sweep's name, its size, and which data its figures are from."""
     data = " and ".join(DATASETS.get(name, name) for name in table.datasets)
     return f"Sweep {table.sweep_dir.name}: {len(table.jobs)} jobs" + (f" on {data}" if data else "")
 
 
-def configurations(table: Table) -> Rows:
+def configuration_rows(table: SweepTable) -> Rows:
     """A row a ranked group, then a row for each job without a rank."""
     rows = [group_row(table, group) for group in table.ranked] + [job_row(table, job, None) for job in table.unranked]
-    return without_empty(table, rows)
+    return drop_empty_columns(rows)
 
 
-def runs(table: Table) -> Rows:
+def run_rows(table: SweepTable) -> Rows:
     """A row a job."""
     ranks = {job.run_dir: group.rank for group in table.ranked for job in group.counted}
-    return without_empty(table, [job_row(table, job, ranks.get(job.run_dir)) for job in table.jobs])
+    return drop_empty_columns([job_row(table, job, ranks.get(job.run_dir)) for job in table.jobs])
 
 
-def job_row(table: Table, job: Job, rank: int | None) -> dict[str, Cell]:
-    """The cells of a job by column; first what a phone has room for."""
-    figures = {name.replace("_", " "): figure_cell(name, job.figure(name), None) for name in FIGURES}
+def job_row(table: SweepTable, job: Job, rank: int | None) -> dict[str, Cell]:
+    """The cells of a job by column; first those that fit on a phone."""
+    figures = {name.replace("_", " "): figure_cell(name, job.figure(name), None) for name in FIGURE_COLUMNS}
     row = {"rank": Cell("" if rank is None else f"{rank}", rank), "val accuracy": figures["val accuracy"]}
     for key in table.varied:
         value = job.value(key)
-        row[key] = Cell(show(value), value if is_number(value) else None)
+        row[key] = Cell(show_value(value), value if is_number(value) else None)
     reason = Cell(textwrap.shorten(job.reason, 200, placeholder=" …"))
     return row | {"n": Cell(""), "status": Cell(job.status)} | figures | {"folder": Cell(job.folder), "reason": reason}
 
 
-def group_row(table: Table, group: Group) -> dict[str, Cell]:
+def group_row(table: SweepTable, group: RankedGroup) -> dict[str, Cell]:
     """The cells of a group by column: means, and what its jobs agree in."""
     row = job_row(table, group.counted[0], group.rank)
     if table.seeded:
-        row[SEED] = Cell(", ".join(show(job.value(SEED)) for job in group.counted))
+        row[SEED] = Cell(", ".join(show_value(job.value(SEED)) for job in group.counted))
         row["n"] = Cell(f"{group.n}" if group.n == len(group.jobs) else f"{group.n} of {len(group.jobs)}", group.n)
     if group.n > 1:
-        for name in FIGURES:
+        for name in FIGURE_COLUMNS:
             row[name.replace("_", " ")] = figure_cell(name, group.mean(name), group.std(name))
-        row["folder"] = Cell("")  # several: they are in the table of runs
+        row["folder"] = Cell("")  # several; the table of runs lists them
         row["reason"] = Cell("; ".join(dict.fromkeys(job.reason for job in group.counted if job.reason)))
     return row
 
 
-def without_empty(table: Table, rows: Rows) -> Rows:
-    """Rows without the columns that only some sweeps need, where none of them needs it."""
+def drop_empty_columns(rows: Rows) -> Rows:
+    """Rows without the columns ``n`` and ``reason`` where these are empty in all rows."""
     return [
         {name: cell for name, cell in row.items() if name not in ("n", "reason") or any(r[name].text for r in rows)}
         for row in rows
@@ -153,7 +153,7 @@ def figure_cell(name: str, mean: float | None, std: float | None) -> Cell:
     if mean is None:
         return Cell("")
     if name.endswith("_accuracy"):
-        return Cell(percent(mean, std), mean)
+        return Cell(format_percent(mean, std), mean)
     if name.endswith("_loss"):
         return Cell(f"{mean:.4f}" if std is None else f"{mean:.4f} ± {std:.4f}", mean)
     return Cell(f"{mean:.1f}" if name == "seconds" else f"{mean:.3g}", mean)
