@@ -10,7 +10,7 @@ from fmnist_lit.evaluate.evaluation import NUM_BINS, Evaluation
 from fmnist_lit.report.charts import COLOURS, Chart, canvas, chart_style, to_png
 
 COLUMNS = 6  # of the gallery
-DOTS_PER_INCH = 100
+DPI = 100
 
 
 def draw_evaluation(evaluation: Evaluation, images: np.ndarray) -> list[Chart]:
@@ -22,7 +22,7 @@ def draw_evaluation(evaluation: Evaluation, images: np.ndarray) -> list[Chart]:
 
 def confusion_matrix(evaluation: Evaluation) -> Chart:
     """Counts, coloured by the share of the true class."""
-    fig = canvas(7.2, 7.6, DOTS_PER_INCH)
+    fig = canvas(7.2, 7.6, DPI)
     ax = fig.subplots()
     ax.grid(False)
     counts = np.array(evaluation.confusion)
@@ -54,7 +54,7 @@ def confusion_matrix(evaluation: Evaluation) -> Chart:
 
 def reliability_diagram(evaluation: Evaluation) -> Chart:
     """Accuracy against confidence, over how many predictions have that confidence."""
-    fig = canvas(6.4, 6.4, DOTS_PER_INCH)
+    fig = canvas(6.4, 6.4, DPI)
     ax, below = fig.subplots(2, sharex=True, height_ratios=(3, 1))
     filled = [b for b in evaluation.bins if b.samples]
     middles = [(b.lower + b.upper) / 2 for b in filled]
@@ -86,7 +86,7 @@ def mistakes_gallery(evaluation: Evaluation, images: np.ndarray) -> Chart:
     """The most confident mistakes, the worst first."""
     shown = evaluation.mistakes
     rows = -(-len(shown) // COLUMNS)
-    fig = canvas(0.9 + 2.2 * rows, 1.75 * COLUMNS, DOTS_PER_INCH)
+    fig = canvas(0.9 + 2.2 * rows, 1.75 * COLUMNS, DPI)
     axes = fig.subplots(rows, COLUMNS, squeeze=False).flatten()
     for ax in axes:
         ax.set_axis_off()

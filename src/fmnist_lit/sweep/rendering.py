@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from fmnist_lit.config.rules import DATASETS
-from fmnist_lit.report.tables import Cell, Rows, escape, escape_markdown, html_table, markdown_table
+from fmnist_lit.report.tables import Cell, Rows, escape_html, escape_markdown, markdown_table
 from fmnist_lit.sweep.jobs import Job
 from fmnist_lit.sweep.table import RankedGroup, SweepTable
 from fmnist_lit.sweep.values import SEED, is_number, show_value
@@ -78,22 +78,22 @@ def to_screen(table: SweepTable, verdict: Verdict) -> str:
 def to_html(table: SweepTable, verdict: Verdict, charts: Sequence["Chart"], note: str) -> str:
     """The whole summary as one page that needs no other file and no network."""
     images = [
-        f'<img src="data:image/png;base64,{base64.b64encode(chart.png).decode()}" alt="{escape(chart.caption)}">'
+        f'<img src="data:image/png;base64,{base64.b64encode(chart.png).decode()}" alt="{escape_html(chart.caption)}">'
         for chart in charts
     ]
-    command = f"<p>Run it again:</p><pre><code>{escape(verdict.command)}</code></pre>" if verdict.command else ""
-    warnings = [f"<li><strong>Warning:</strong> {escape(warning)}</li>" for warning in verdict.warnings]
+    command = f"<p>Run it again:</p><pre><code>{escape_html(verdict.command)}</code></pre>" if verdict.command else ""
+    warnings = [f"<li><strong>Warning:</strong> {escape_html(warning)}</li>" for warning in verdict.warnings]
     tables = html_table("Jobs, ranked by validation accuracy", configuration_rows(table))
     if table.seeded:
         tables = html_table("Configurations, ranked by mean validation accuracy", configuration_rows(table))
         tables += f"<details><summary>All runs</summary>{html_table('Runs', run_rows(table))}</details>"
     return Template(PAGE.read_text(encoding="utf-8")).substitute(
-        title=escape(sweep_title(table)),
-        headline=escape(verdict.headline).replace(" %", "&nbsp;%"),
+        title=escape_html(sweep_title(table)),
+        headline=escape_html(verdict.headline).replace(" %", "&nbsp;%"),
         command=command,
         warnings=f"<ul>{''.join(warnings)}</ul>" if warnings else "",
         tables=tables,
-        charts="\n".join(images) or f"<p>{escape(note)}</p>",
+        charts="\n".join(images) or f"<p>{escape_html(note)}</p>",
     )
 
 
@@ -157,3 +157,36 @@ def figure_cell(name: str, mean: float | None, std: float | None) -> Cell:
     if name.endswith("_loss"):
         return Cell(f"{mean:.4f}" if std is None else f"{mean:.4f} ± {std:.4f}", mean)
     return Cell(f"{mean:.1f}" if name == "seconds" else f"{mean:.3g}", mean)
+
+
+def html_table(caption: str, rows: Rows) -> str:
+    """A table that the script of the page sorts by a click on a header."""
+    if not rows:
+        return "<p>No job is known yet.</p>"
+    names = [name for name in rows[0] if name != "reason"]  # shown below the status
+    head = "".join(html_header(name, any(row[name].number is not None for row in rows)) for name in names)
+    body = "\n".join(f"<tr>{''.join(html_cell(name, row) for name in names)}</tr>" for row in rows)
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape_html(caption)}">\n'
+        f"<table><caption>{escape_html(caption)}</caption>\n"
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def html_header(name: str, is_numeric: bool) -> str:
+    """A header, a button that the tab key reaches too; long keys may break after a dot."""
+    text = escape_html(name).replace(".", ".<wbr>")
+    kind = ' class="number"' if is_numeric else ""
+    sort = ' aria-sort="ascending"' if name == "rank" else ""  # the order of the rows at first
+    return f'<th scope="col"{kind}{sort}><button type="button">{text}</button></th>'
+
+
+def html_cell(name: str, row: dict[str, Cell]) -> str:
+    """A cell, with the number that the script sorts it by."""
+    text = escape_html(row[name].text)
+    if row[name].number is not None:
+        return f'<td class="number" data-number="{row[name].number!r}">{text}</td>'
+    if name == "status":
+        reason = f"<small>{escape_html(row['reason'].text)}</small>" if "reason" in row else ""
+        return f'<td class="status {text.replace(" ", "-")}"><span>{text}</span>{reason}</td>'
+    return f"<td>{text}</td>"
