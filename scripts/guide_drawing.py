@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 
-from fmnist_lit.sweep.values import show
+from fmnist_lit.sweep.values import show_value
 
 # Okabe and Ito's colours, which colour-blind people tell apart
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE, GREY = (
@@ -66,7 +66,7 @@ def label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]], gap: float = 0.
 def log_ticks(ax: Axes, values: Sequence[float]) -> None:
     """A logarithmic x-axis with a tick at each value that was tried."""
     ax.set_xscale("log")
-    ax.set_xticks(values, [show(value) for value in values])
+    ax.set_xticks(values, [show_value(value) for value in values])
     ax.xaxis.set_minor_locator(NullLocator())
 
 

@@ -53,8 +53,8 @@ from fmnist_lit.data import FashionMNISTDataModule
 from fmnist_lit.data.images import CLASSES
 from fmnist_lit.command_line.prepare import CONF
 from fmnist_lit.sweep.jobs import Job
-from fmnist_lit.sweep.table import Group, Table, collect
-from fmnist_lit.sweep.values import show
+from fmnist_lit.sweep.table import Group, RankedGroup, SweepTable, collect
+from fmnist_lit.sweep.values import show_value
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "outputs" / "guide"
@@ -108,7 +108,7 @@ def text(write: Callable[[], str]) -> Callable[[], str]:
 
 
 @cache
-def study(name: str) -> Table:
+def study(name: str) -> SweepTable:
     """The results of a study on the real data."""
     folder = RUNS / name
     if not (folder / "sweep.json").is_file():
@@ -127,7 +127,7 @@ def groups(name: str, **settings: object) -> list[Group]:
 
 def accuracy(group: Group, split: str = "val") -> float:
     """Mean accuracy in %; NaN where the run diverged."""
-    return 100 * group.mean(f"{split}_accuracy") if group.rank else float("nan")
+    return 100 * group.mean(f"{split}_accuracy") if isinstance(group, RankedGroup) else float("nan")
 
 
 def line(found: Sequence[Group], key: str, split: str = "val") -> tuple[list[float], list[float]]:
@@ -292,7 +292,7 @@ def losses_learning_rate() -> Figure:
         best = int(np.nanargmax(y))
         ax.plot(x, y, "o-", color=colour)
         ring(ax, x[best], y[best], colour)
-        ends.append((y[best], f"{name}: {show(x[best])}, {y[best]:.1f} %", colour))
+        ends.append((y[best], f"{name}: {show_value(x[best])}, {y[best]:.1f} %", colour))
     log_ticks(ax, x)
     ax.set_ylim(60, 90)
     ax.set_xlabel("learning rate (log scale)")
@@ -396,7 +396,7 @@ def l1_penalty() -> Figure:
         share = 100 * np.searchsorted(sizes, limits) / len(sizes)
         ax.plot(limits, share, color=colour)
         factor = group.settings["regularization.l1"]
-        ends.append((share[np.searchsorted(limits, 1e-3)], f"l1={show(factor)}: {accuracy(group):.1f} %", colour))
+        ends.append((share[np.searchsorted(limits, 1e-3)], f"l1={show_value(factor)}: {accuracy(group):.1f} %", colour))
     ax.set_xscale("log")
     ax.set_xlim(1e-7, 1)
     ax.set_xlabel("size of a weight (log scale)")
@@ -455,7 +455,7 @@ def optimizers_learning_rate() -> Figure:
         for name in family:
             x, y = line(groups("optimizers", optimizer=name), "optimizer.lr")
             best = int(np.nanargmax(y))
-            ax.plot(x, y, "o-", color=OPTIMIZERS[name], label=f"{name}: {show(x[best])}, {y[best]:.1f} %")
+            ax.plot(x, y, "o-", color=OPTIMIZERS[name], label=f"{name}: {show_value(x[best])}, {y[best]:.1f} %")
             ring(ax, x[best], y[best], OPTIMIZERS[name])
             tried.update(x)
         log_ticks(ax, sorted(tried))
@@ -479,7 +479,7 @@ def momentum_learning_rate() -> Figure:
         for ax, at in zip(axes[0], (np.array(x), np.array(x) / (1 - momentum)), strict=True):
             ax.plot(at, y, "o-", color=colour)
             ring(ax, at[best], y[best], colour)
-        ends.append((y[best], f"{show(momentum)}: {y[best]:.1f} %", colour))
+        ends.append((y[best], f"{show_value(momentum)}: {y[best]:.1f} %", colour))
     log_ticks(axes[0, 0], x)
     axes[0, 0].tick_params(axis="x", rotation=45)
     axes[0, 1].set_xscale("log")
@@ -568,7 +568,7 @@ def weight_decay() -> Figure:
     note(right, x[1], val[1] - 1.3, "validation", VERMILLION)
     for ax in (left, right):
         ax.set_xscale("symlog", linthresh=x[1], linscale=0.5)
-        ax.set_xticks(x, [show(value) for value in x], rotation=45)
+        ax.set_xticks(x, [show_value(value) for value in x], rotation=45)
         ax.xaxis.set_minor_locator(NullLocator())
         ax.set_xlim(-x[1] / 4, 1.4 * x[-1])
         ax.set_xlabel("weight decay (log scale, and 0)")
@@ -622,12 +622,12 @@ def sgd_learning_rate() -> Figure:
     ax = axes[0, 0]
     ends = []
     for epoch, colour in ((1, SKY), (2, BLUE), (3, BLACK)):
-        y = [100 * group.jobs[0].curve[epoch] if group.rank else np.nan for group in found]
+        y = [100 * group.jobs[0].curve[epoch] if isinstance(group, RankedGroup) else np.nan for group in found]
         ax.plot(x, y, "o-", color=colour)
         ends.append((y[0], f"epoch {epoch}", colour))
     for group, share in zip(found, y, strict=True):
         rate = group.settings["optimizer.lr"]
-        if group.rank:
+        if isinstance(group, RankedGroup):
             ax.annotate(f"{share:.1f}", (rate, share), (6, 9), textcoords="offset points", ha="center", fontsize=10)
         else:
             note(ax, rate, 8, "diverged", VERMILLION, ha="center")
@@ -662,7 +662,7 @@ def dead_units() -> Figure:
         place = {"first": (0.27, y[3] + 2, "right"), "second": (0.34, y[3] - 3, "left")}[name]
         note(ax, *place[:2], f"{name} hidden layer", colour, ha=place[2])
     log_ticks(ax, x)
-    ax.set_xticks(x, [f"{show(rate)}\n{accuracy(group):.0f} %" for rate, group in zip(x, found, strict=True)])
+    ax.set_xticks(x, [f"{show_value(rate)}\n{accuracy(group):.0f} %" for rate, group in zip(x, found, strict=True)])
     ax.set_ylim(0, 104)
     ax.set_xlabel("learning rate (log scale), and the validation accuracy it leads to")
     ax.set_ylabel("units 0 for every image (%)")
@@ -704,7 +704,7 @@ def schedules_shapes() -> Figure:
             factors = schedule(name, epochs, per_epoch)
         ax.plot(np.arange(1, len(factors) + 1) / per_epoch, factors, color=BLUE)
         best = groups("schedulers", scheduler=name)[0]
-        ax.set_title(f"{name}\n{accuracy(best):.1f} % at lr {show(best.settings['optimizer.lr'])}", fontsize=10)
+        ax.set_title(f"{name}\n{accuracy(best):.1f} % at lr {show_value(best.settings['optimizer.lr'])}", fontsize=10)
         ax.set_ylim(0, 1.08)
         ax.set_xticks(range(epochs + 1))
     axes[0, 3].tick_params(labelbottom=True)
@@ -730,7 +730,7 @@ def schedules_outcome() -> Figure:
     order = np.argsort(grid.max(1))
     fig, axes = canvas(4.6)
     ax = axes[0, 0]
-    cells(ax, grid[order], [show(rate) for rate in rates], [SCHEDULES[i] for i in order], 84)
+    cells(ax, grid[order], [show_value(rate) for rate in rates], [SCHEDULES[i] for i in order], 84)
     for row, values in enumerate(grid[order]):
         frame(ax, int(values.argmax()), row)
     ax.set_xlabel("optimizer.lr, the highest learning rate of the run")
@@ -757,7 +757,7 @@ def batch_size_learning_rate() -> Figure:
     )
     fig, axes = canvas(4.8)
     ax = axes[0, 0]
-    cells(ax, grid, [show(rate) for rate in rates], [show(size) for size in sizes], 60)
+    cells(ax, grid, [show_value(rate) for rate in rates], [show_value(size) for size in sizes], 60)
     for row, values in enumerate(grid):
         frame(ax, int(np.nanargmax(values)), row)
     ax.set_xlabel("learning rate")
@@ -900,7 +900,7 @@ def best_of(name: str, key: str, options: Sequence[object], heading: str) -> str
     for option in options:
         best = next(group for group in study(name).groups if group.settings[key] == option)
         figures = [f"{accuracy(best, split):.1f} %" for split in ("val", "test")]
-        rows.append([heading.format(show(option)), show(best.settings["optimizer.lr"]), *figures])
+        rows.append([heading.format(show_value(option)), show_value(best.settings["optimizer.lr"]), *figures])
     return table([f"`{key}`", "best `optimizer.lr`", "validation", "test"], rows)
 
 
@@ -959,7 +959,7 @@ def l1_penalty_table() -> str:
         sizes = all_weights(group.jobs[0]).abs()
         small = [f"{100 * float((sizes < limit).float().mean()):.1f} %" for limit in (1e-4, 1e-3)]
         figures = [f"{accuracy(group, split):.1f} %" for split in ("val", "test")]
-        rows.append([show(group.settings["regularization.l1"]), *small, *figures])
+        rows.append([show_value(group.settings["regularization.l1"]), *small, *figures])
     return table(["`regularization.l1`", "weights below 1e-4", "below 1e-3", "validation", "test"], rows)
 
 
@@ -968,14 +968,14 @@ def weight_decay_table() -> str:
     rows = []
     for decay, norm, train, val in zip(*decayed(), strict=True):
         shares = [f"{train:.1f} %", f"{val:.1f} %", f"{train - val:.1f} points"]
-        rows.append([show(decay), f"{norm:.1f}", *shares])
+        rows.append([show_value(decay), f"{norm:.1f}", *shares])
     return table(["`optimizer.weight_decay`", "norm of the weights", "training", "validation", "gap"], rows)
 
 
 @text
 def sgd_lr_best() -> str:
     slow, best = groups("sgd_lr", optimizer_lr=0.001)[0], study("sgd_lr").ranked[0]
-    ends = [f"{accuracy(group):.1f} % with {show(group.settings['optimizer.lr'])}" for group in (slow, best)]
+    ends = [f"{accuracy(group):.1f} % with {show_value(group.settings['optimizer.lr'])}" for group in (slow, best)]
     return f"three epochs of plain SGD end at {ends[0]}, and at {ends[1]}."
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from fmnist_lit.config.rules import DATASETS
 from fmnist_lit.run.files import write_durably, write_json
 from fmnist_lit.sweep.table import collect
-from fmnist_lit.sweep.verdict import describe
+from fmnist_lit.sweep.verdict import describe_settings
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "docs" / "results"
@@ -57,7 +57,7 @@ def take_up(sweep_dir: Path) -> dict[str, Any]:
         "is_study": bool(table.parameters) or any(word.startswith("study=") for word in words),
         "jobs": len(table.jobs),
         "seconds": round(sum(job.figure("seconds") or 0 for job in jobs), 1),
-        "best": describe(best.settings) if best and table.parameters else "",
+        "best": describe_settings(best.settings) if best and table.parameters else "",
         "runs": [{name: job.results[name] for name in RUN_FIGURES if name in job.results} for job in counted],
     }
 

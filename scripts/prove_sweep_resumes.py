@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from fmnist_lit.run.files import read_json
-from fmnist_lit.sweep.plan import planned
+from fmnist_lit.sweep.plan import read_plan
 
 JOBS = 24
 COMMAND = [
@@ -110,7 +110,7 @@ def require_untouched(folder: Path, finished: dict[str, dict[Path, tuple[str, in
 def require_whole_summary(folder: Path) -> None:
     """A row a job, in every file, and HTML whose tags close."""
     rows = list(csv.DictReader((folder / "summary.csv").read_text().splitlines()))
-    assert [job["folder"] for job in planned(folder) if job["folder"] not in {row["folder"] for row in rows}] == []
+    assert {job.folder for job in read_plan(folder).jobs} <= {row["folder"] for row in rows}
     assert len(rows) == JOBS
     open_tags: list[str] = []
     parser = HTMLParser()

@@ -7,12 +7,13 @@ import torch
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_f1_score
 
 import fmnist_lit
-from fmnist_lit.evaluate.__main__ import main
-from fmnist_lit.evaluate.evaluation import bins, evaluate
-from fmnist_lit.run.files import read_json
 from fmnist_lit.command_line.job import run_job
-from fmnist_lit.trained.find import find_trained
+from fmnist_lit.evaluate.__main__ import main
+from fmnist_lit.evaluate.evaluation import calibration_bins
+from fmnist_lit.evaluate.measure import evaluate
+from fmnist_lit.run.files import read_json
 from fmnist_lit.trained.data import open_data
+from fmnist_lit.trained.find import find_trained
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_figures_other_than_the_runs_are_said_to_be(copied):
     assert "NOT as in results.json" in evaluation.summary
 
 
-def test_tables_and_pictures_are_written_beside_the_checkpoint(copied, capsys):
+def test_tables_and_charts_are_written_beside_the_checkpoint(copied, capsys):
     assert main([str(copied)]) == 0
     screen = capsys.readouterr().out
     folder = copied / "evaluation" / "best_test"
@@ -81,7 +82,7 @@ def test_calibration_error_is_that_of_torchmetrics(copied):
     probabilities = (3 * torch.randn(2000, 10, generator=generator, dtype=torch.float64)).softmax(1)
     labels = torch.randint(10, (2000,), generator=generator)
     evaluation, _ = evaluate(find_trained(copied))
-    evaluation.bins[:] = bins(probabilities.amax(1).numpy(), (probabilities.argmax(1) == labels).numpy())
+    evaluation.bins[:] = calibration_bins(probabilities.amax(1).numpy(), (probabilities.argmax(1) == labels).numpy())
     evaluation.confusion[:] = [[2000]]
     expected = multiclass_calibration_error(probabilities, labels, 10, n_bins=15)
     assert evaluation.calibration_error == pytest.approx(float(expected), rel=1e-5)

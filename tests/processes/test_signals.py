@@ -174,7 +174,11 @@ def test_signal_between_the_jobs_of_a_sweep_ends_it_the_same_way(launch_here, tm
     assert "Interrupted by SIGTERM" in err
 
 
-MOMENTS = [("fmnist_lit.command_line.launch", "prepare"), ("fmnist_lit.command_line.launch", "check_sources"), ("hydra", "main")]
+MOMENTS = [
+    ("fmnist_lit.command_line.launch", "prepare"),
+    ("fmnist_lit.command_line.launch", "check_sources"),
+    ("hydra", "main"),
+]
 
 
 @FORKS

@@ -34,8 +34,8 @@ def conclusion(sweep_dir: Path) -> tuple[list[dict[str, str]], Any, list[str]]:
     """All that a summary says, but for times."""
     with open(sweep_dir / "summary.csv", newline="") as file:
         rows = [{**row, "seconds": ""} for row in csv.DictReader(file)]
-    pictures = sorted(file.name for file in sweep_dir.glob("plots/*"))
-    return rows, summarize([sweep_dir], charts=False).verdict, pictures
+    charts = sorted(file.name for file in sweep_dir.glob("plots/*"))
+    return rows, summarize([sweep_dir], charts=False).verdict, charts
 
 
 def statuses(sweep_dir: Path) -> dict[str, str]:

@@ -50,8 +50,8 @@ class Sweep:
         (self.folder / "sweep.json").write_text(json.dumps({"command": command, "varied": varied, "jobs": listed}))
 
     def summarize(self, **options: Any) -> Summary:
-        """Without pictures unless asked for."""
-        return summarize([self.folder], **{"pictures": False, **options})
+        """Without charts unless asked for."""
+        return summarize([self.folder], **{"charts": False, **options})
 
     def rows(self) -> list[dict[str, str]]:
         """summary.csv as it is."""
@@ -551,7 +551,7 @@ def grid(sweep: Sweep) -> None:
                 )
 
 
-def test_pictures_are_drawn_and_embedded(sweep):
+def test_charts_are_drawn_and_embedded(sweep):
     pytest.importorskip("matplotlib")
     grid(sweep)
     sweep.summarize(charts=True)
@@ -573,7 +573,7 @@ def test_pictures_are_drawn_and_embedded(sweep):
     assert "Fashion-MNIST" in re.search(r"!\[(.*)\]", text)[1]
 
 
-def test_pictures_of_before_go_and_others_stay(sweep):
+def test_charts_of_before_go_and_others_stay(sweep):
     pytest.importorskip("matplotlib")
     sweep.add("optimizer.lr=1", val=0.8)
     (sweep.folder / "plots").mkdir()
@@ -594,7 +594,7 @@ def test_hostile_names_can_be_drawn(sweep):
     assert {path.name for path in sweep.folder.glob("plots/*")} >= {"bars_note.png", "curves.png"}
 
 
-def test_seeds_alone_and_a_random_search_have_pictures(tmp_path):
+def test_seeds_alone_and_a_random_search_have_charts(tmp_path):
     pytest.importorskip("matplotlib")
     seeds, search = Sweep(tmp_path / "seeds"), Sweep(tmp_path / "search")
     for index in range(6):
@@ -624,10 +624,10 @@ def test_seeds_alone_and_a_random_search_have_pictures(tmp_path):
 )
 def test_the_axis_is_logarithmic_where_the_values_ask_for_it(values, scale):
     pytest.importorskip("matplotlib")
-    from fmnist_lit.sweep import charts as plots
+    from fmnist_lit.sweep import charts
 
-    _, ax = plots.canvas(4)
-    plots.scale_axis(ax, values)
+    _, ax = charts.figure_and_axes(4)
+    charts.scale_axis(ax, values)
     assert ax.get_xscale() == scale
 
 
@@ -643,24 +643,24 @@ def test_the_axis_is_logarithmic_where_the_values_ask_for_it(values, scale):
 )
 def test_failures_do_not_press_good_accuracies_into_a_line(shares, scale, ticks):
     pytest.importorskip("matplotlib")
-    from fmnist_lit.sweep import charts as plots
+    from fmnist_lit.sweep import charts
 
-    _, ax = plots.canvas(4)
+    _, ax = charts.figure_and_axes(4)
     if shares:
         ax.plot(range(len(shares)), shares)
-    plots.scale_accuracies(ax, free=0.1)
+    charts.scale_accuracies(ax, free=0.1)
     assert ax.get_yscale() == scale
     assert set(ax.get_yticks()) >= ticks
     low, *places, high = ax.yaxis.get_transform().transform([ax.get_ylim()[0], *shares, ax.get_ylim()[1]])
     assert all(low < place < high for place in places)
 
 
-def test_without_matplotlib_there_is_a_summary_without_pictures(sweep, monkeypatch):
+def test_without_matplotlib_there_is_a_summary_without_charts(sweep, monkeypatch):
     monkeypatch.delattr("fmnist_lit.sweep.charts", raising=False)
     monkeypatch.setitem(sys.modules, "fmnist_lit.sweep.charts", None)
     sweep.add("optimizer.lr=1", val=0.8)
     sweep.summarize(charts=True)
-    assert "No pictures: " in (sweep.folder / "summary.md").read_text()
+    assert "No charts: " in (sweep.folder / "summary.md").read_text()
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")

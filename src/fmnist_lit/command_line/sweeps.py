@@ -63,7 +63,7 @@ def plan_sweep(folder: Path, cfg: DictConfig, swept: Sequence[Override], given: 
     fixed = [override.key_or_group for override in swept if override.key_or_group not in varied]
     overrides.append(f"hydra.job.config.override_dirname.exclude_keys={[*fixed, 'ckpt_path']}")
     jobs = plan.all_jobs(swept, varied) if is_grid else []
-    plan.save(folder, shlex.join(["python", "-m", "fmnist_lit", *sys.argv[1:]]), varied, jobs)
+    plan.write_plan(folder, shlex.join(["python", "-m", "fmnist_lit", *sys.argv[1:]]), varied, jobs)
     return overrides
 
 
@@ -99,6 +99,6 @@ def conclude(sweep_dir: Path, charts: bool) -> None:
         print(f"error: {sweep_dir}: the summary cannot be written: {error}", file=sys.stderr)
         return
     print(f"\n{summary.text}\n\nsummary.html, summary.md, summary.csv and plots are in {sweep_dir}")
-    if any(read_status(sweep_dir / job["folder"]) not in FINISHED for job in plan.planned(sweep_dir)):
+    if any(read_status(sweep_dir / job.folder) not in FINISHED for job in plan.read_plan(sweep_dir).jobs):
         here = shlex.quote(f"hydra.sweep.dir={sweep_dir}")
         print(f"To go on with what is missing, give the same command with {here}")

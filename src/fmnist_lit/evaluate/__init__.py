@@ -1,1 +1,1 @@
-"""python -m fmnist_lit.evaluate: how good is a trained classifier, and where does it err?"""
+"""python -m fmnist_lit.evaluate: accuracy, mistakes and calibration of trained classifiers."""

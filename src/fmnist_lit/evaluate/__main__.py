@@ -1,4 +1,4 @@
-"""python -m fmnist_lit.evaluate RUN_OR_CKPT…: how good is it, where does it err, and does it know when it does?"""
+"""python -m fmnist_lit.evaluate RUN_OR_CKPT…: accuracy, mistakes and calibration of trained classifiers."""
 
 import argparse
 import sys
@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="python -m fmnist_lit.evaluate",
-        description="Evaluate trained runs; tables and pictures go into evaluation/ beside each checkpoint.",
+        description="Evaluate trained runs; tables and charts go into evaluation/ beside each checkpoint.",
     )
     parser.add_argument(
         "runs", nargs="+", metavar="RUN_OR_CKPT", help="run folders or checkpoints; several are compared"
@@ -32,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NoSuchRunError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    from fmnist_lit.evaluate.evaluation import comparison, evaluate, write
+    # torch takes seconds to import: a mistyped path is answered before
+    from fmnist_lit.evaluate.measure import evaluate
+    from fmnist_lit.evaluate.rendering import comparison_table, write_evaluation
 
     evaluations, failed = [], False
     for trained in found:
@@ -40,12 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             evaluation, images = evaluate(trained, args.split, args.data_dir)
             evaluations.append(evaluation)
             print(evaluation.summary + (f"\n\n{evaluation.per_class_table}" if len(found) == 1 else ""))
-            print(f"\nevaluation.json, evaluation.md and pictures are in {write(evaluation, images)}\n")
+            print(f"\nevaluation.json, evaluation.md and charts are in {write_evaluation(evaluation, images)}\n")
         except (RuntimeError, ArithmeticError, ValueError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             failed = True
     if len(evaluations) > 1:
-        print(comparison(evaluations))
+        print(comparison_table(evaluations))
     return 1 if failed else 0
 
 

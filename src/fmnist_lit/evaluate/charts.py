@@ -1,34 +1,28 @@
-"""The pictures of an evaluation: what is taken for what, the most confident mistakes, and calibration."""
+"""The charts of an evaluation: confusion matrix, reliability diagram, and the most confident mistakes."""
 
-import io
 import textwrap
-import warnings
 
-import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from fmnist_lit.evaluate.evaluation import NUM_BINS, Evaluation
-from fmnist_lit.sweep.charts import COLOURS, STYLE, Picture
+from fmnist_lit.report.charts import COLOURS, Chart, canvas, chart_style, to_png
 
 COLUMNS = 6  # of the gallery
+DPI = 100
 
 
-def draw(evaluation: Evaluation, images: np.ndarray) -> list[Picture]:
-    """The pictures; ``images`` (N, 28, 28) uint8 are those of the split."""
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # such as a letter that the font lacks
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        pictures = [confusion_matrix(evaluation), reliability(evaluation)]
-        return pictures + ([mistakes(evaluation, images)] if evaluation.mistakes else [])
+def draw_evaluation(evaluation: Evaluation, images: np.ndarray) -> list[Chart]:
+    """The charts of an evaluation; ``images`` (N, 28, 28) uint8 are those of the split."""
+    with chart_style():
+        charts = [confusion_matrix(evaluation), reliability_diagram(evaluation)]
+        return charts + ([mistakes_gallery(evaluation, images)] if evaluation.mistakes else [])
 
 
-def confusion_matrix(evaluation: Evaluation) -> Picture:
+def confusion_matrix(evaluation: Evaluation) -> Chart:
     """Counts, coloured by the share of the true class."""
-    fig = Figure(figsize=(7.6, 7.2), layout="constrained")
+    fig = canvas(7.2, 7.6, DPI)
     ax = fig.subplots()
     ax.grid(False)
     counts = np.array(evaluation.confusion)
@@ -55,12 +49,12 @@ def confusion_matrix(evaluation: Evaluation) -> Picture:
     ax.set_xlabel("predicted")
     ax.set_ylabel("true")
     caption = f"Confusion matrix, accuracy {100 * evaluation.accuracy:.2f} %"
-    return finish(fig, evaluation, "confusion_matrix", caption)
+    return captioned_chart(fig, evaluation, "confusion_matrix", caption)
 
 
-def reliability(evaluation: Evaluation) -> Picture:
+def reliability_diagram(evaluation: Evaluation) -> Chart:
     """Accuracy against confidence, over how many predictions have that confidence."""
-    fig = Figure(figsize=(6.4, 6.4), layout="constrained")
+    fig = canvas(6.4, 6.4, DPI)
     ax, below = fig.subplots(2, sharex=True, height_ratios=(3, 1))
     filled = [b for b in evaluation.bins if b.samples]
     middles = [(b.lower + b.upper) / 2 for b in filled]
@@ -85,14 +79,14 @@ def reliability(evaluation: Evaluation) -> Picture:
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     caption = f"Reliability, expected calibration error {100 * evaluation.calibration_error:.2f} % ({NUM_BINS} bins)"
-    return finish(fig, evaluation, "reliability", caption)
+    return captioned_chart(fig, evaluation, "reliability", caption)
 
 
-def mistakes(evaluation: Evaluation, images: np.ndarray) -> Picture:
+def mistakes_gallery(evaluation: Evaluation, images: np.ndarray) -> Chart:
     """The most confident mistakes, the worst first."""
     shown = evaluation.mistakes
     rows = -(-len(shown) // COLUMNS)
-    fig = Figure(figsize=(1.75 * COLUMNS, 0.9 + 2.2 * rows), layout="constrained")
+    fig = canvas(0.9 + 2.2 * rows, 1.75 * COLUMNS, DPI)
     axes = fig.subplots(rows, COLUMNS, squeeze=False).flatten()
     for ax in axes:
         ax.set_axis_off()
@@ -101,13 +95,11 @@ def mistakes(evaluation: Evaluation, images: np.ndarray) -> Picture:
         true, predicted = (evaluation.classes[index] for index in (mistake.true, mistake.predicted))
         ax.set_title(f"is {true}\n{predicted} {100 * mistake.probability:.1f} %\n#{mistake.index}", fontsize=10)
     caption = f"The {len(shown)} most confident mistakes: what each is, and what it was taken for"
-    return finish(fig, evaluation, "mistakes", caption)
+    return captioned_chart(fig, evaluation, "mistakes", caption)
 
 
-def finish(fig: Figure, evaluation: Evaluation, name: str, caption: str) -> Picture:
-    """Title and PNG."""
-    columns = int(fig.get_figwidth() * 11)
+def captioned_chart(fig: Figure, evaluation: Evaluation, name: str, caption: str) -> Chart:
+    """Put caption and title above the axes, and render the chart."""
+    columns = int(fig.get_figwidth() * 11)  # about as many letters fit
     fig.suptitle(f"{caption}\n{textwrap.shorten(evaluation.title, columns, placeholder='…')}", fontsize=11)
-    png = io.BytesIO()
-    FigureCanvasAgg(fig).print_png(png)
-    return Picture(name, caption, png.getvalue())
+    return Chart(name, caption, to_png(fig))

@@ -1,4 +1,4 @@
-"""One job of a sweep, as its folder tells it; damaged and missing files are told, not raised."""
+"""One job of a sweep as its files say; a damaged or missing file is a remark on the job, not an exception."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from fmnist_lit.sweep.values import SEED, is_number, one_line, select, setting
+from fmnist_lit.sweep.values import SEED, is_number, one_line, parse_setting, select
 
 STATUSES = ("completed", "diverged", "failed", "interrupted", "running", "not started")  # the order of rows
 
@@ -21,11 +21,11 @@ class Job:
 
     Attributes:
         run_dir: its folder, which need not exist.
-        folder: that folder as seen from the (first) sweep's.
-        overrides: its command line; None if nothing on disk tells it.
+        folder: the same, relative to the (first) sweep's folder.
+        overrides: its command line; None if no file says.
         sweep_command: the command line of the sweep it is from; empty if unknown.
         status: one of STATUSES.
-        reason: why it is not completed or not ranked, or which of its files is damaged; empty if all is well.
+        reason: why it is not completed or not ranked, or which of its files is damaged; else empty.
         results: what results.json says.
         curve: validation accuracy by epoch (from 1), a fraction.
     """
@@ -41,13 +41,14 @@ class Job:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """What its command line sets, by key, less Hydra's own and what only resumes it."""
-        return dict(filter(None, map(setting, self.overrides or ())))
+        """What its command line sets, by key, without Hydra's own keys and ``ckpt_path``."""
+        return dict(filter(None, map(parse_setting, self.overrides or ())))
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
         """Its composed configuration; empty if it cannot be read."""
-        return read_yaml_or(self.run_dir / ".hydra" / "config.yaml", {})
+        content = yaml_or_none(self.run_dir / ".hydra" / "config.yaml")
+        return content if isinstance(content, Mapping) else {}
 
     def value(self, key: str) -> Any:
         """What it ran with: what its command line sets, else what its configuration says, else UNKNOWN."""
@@ -57,12 +58,12 @@ class Job:
             return self.results[SEED]
         value = select(self.config, key.split("."))
         if isinstance(value, Mapping):  # a group: Hydra remembers which option it is
-            hydra = read_yaml_or(self.run_dir / ".hydra" / "hydra.yaml", {})
+            hydra = yaml_or_none(self.run_dir / ".hydra" / "hydra.yaml")
             value = select(hydra, ["hydra", "runtime", "choices", key])
         return value
 
     def because(self, reason: str) -> "Job":
-        """The same with one more reason."""
+        """The same job with one more reason."""
         return replace(self, reason="; ".join(filter(None, [reason, self.reason])))
 
     def figure(self, name: str) -> float | None:
@@ -72,16 +73,24 @@ class Job:
 
 
 def read_job(run_dir: Path, folder: str, overrides: tuple[str, ...] | None, sweep_command: str, live: bool) -> Job:
-    """A job as it is on disk."""
+    """Read a job's folder, which need not exist.
+
+    Args:
+        run_dir: the folder.
+        folder: the same, relative to the (first) sweep's folder.
+        overrides: as planned; None to read them from ``.hydra/overrides.yaml``.
+        sweep_command: the command line of its sweep.
+        live: whether the job may still run; otherwise one whose status is ``running`` was killed.
+    """
     curve, damage = read_curve(run_dir / "metrics.csv")
     status, reason, results = read_results(run_dir, live, epoch=max(curve, default=0))
     reasons = [reason]
     if overrides is None:
-        lines = read_yaml_or(run_dir / ".hydra" / "overrides.yaml", None)
+        lines = yaml_or_none(run_dir / ".hydra" / "overrides.yaml")
         overrides = tuple(map(str, lines)) if isinstance(lines, list) else None
     if overrides is None:
         reasons.append("not ranked: .hydra/overrides.yaml is missing or damaged, what it ran is unknown")
-    if status == "completed" or "damaged" in damage:  # a run that ended in its first epoch has no curve yet
+    if status == "completed" or "damaged" in damage:  # one that ended in its first epoch has no curve yet
         reasons.append(damage)
     return Job(run_dir, folder, overrides, sweep_command, status, "; ".join(filter(None, reasons)), results, curve)
 
@@ -129,12 +138,11 @@ def read_curve(file: Path) -> tuple[dict[int, float], str]:
         return curve, "metrics.csv is damaged"
 
 
-def read_yaml_or(file: Path, default: Any) -> Any:
-    """A YAML file's content; ``default`` if it is missing, damaged or empty."""
+def yaml_or_none(file: Path) -> Any:
+    """The content of a YAML file; None if it is missing or damaged."""
     # libyaml where PyYAML has it: ten times as fast
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        content = yaml.load(file.read_bytes(), loader)
+        return yaml.load(file.read_bytes(), loader)
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
-        return default
-    return default if content is None else content
+        return None

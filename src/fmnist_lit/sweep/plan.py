@@ -1,11 +1,10 @@
-"""The jobs of a sweep: what they are called, which of them are still to do, and the file that lists them."""
+"""The plan of a sweep: its jobs, their folders, which of them are still to do, and ``sweep.json``, which lists them."""
 
 import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hydra.core.override_parser.types import Override
 
@@ -18,10 +17,25 @@ from fmnist_lit.run.status import FINISHED, read_status
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """A run of a sweep: its folder within the sweep's, and the overrides that make it, without the sweep's own."""
+    """A job of a sweep: its folder within the sweep's, and its overrides without those for Hydra itself."""
 
     folder: str
     overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``sweep.json`` says.
+
+    Attributes:
+        command: the command line of the sweep, quoted for a shell.
+        varied: the keys in which jobs differ.
+        jobs: in the order in which they start; empty where the sweeper chooses them as it goes.
+    """
+
+    command: str
+    varied: tuple[str, ...]
+    jobs: tuple[PlannedJob, ...]
 
 
 def all_jobs(overrides: Sequence[Override], varied: Sequence[str]) -> list[PlannedJob]:
@@ -42,7 +56,7 @@ def folder_name(job: Sequence[str], varied: set[str]) -> str:
     return slug(",".join(sorted(line for line in job if key_of(line) in varied)))
 
 
-def save(sweep_dir: Path, command: str, varied: Sequence[str], planned: Sequence[PlannedJob]) -> None:
+def write_plan(sweep_dir: Path, command: str, varied: Sequence[str], jobs: Sequence[PlannedJob]) -> None:
     """Write ``sweep.json``, keeping the jobs that an earlier command planned.
 
     Raises:
@@ -50,7 +64,7 @@ def save(sweep_dir: Path, command: str, varied: Sequence[str], planned: Sequence
     """
     file = sweep_dir / "sweep.json"
     known = {job["folder"]: job["overrides"] for job in read_json(file).get("jobs", [])}
-    for job in planned:
+    for job in jobs:
         if sorted(known.setdefault(job.folder, list(job.overrides))) != sorted(job.overrides):
             raise ConfigError(
                 f"hydra.sweep.dir={sweep_dir}: its job {job.folder} is {' '.join(known[job.folder])}, "
@@ -64,13 +78,19 @@ def save(sweep_dir: Path, command: str, varied: Sequence[str], planned: Sequence
     write_json(file, content)
 
 
-def planned(sweep_dir: Path) -> list[dict[str, Any]]:
-    """The jobs in ``sweep.json``: the folder and the overrides of each."""
-    return json.loads((sweep_dir / "sweep.json").read_text())["jobs"]
+def read_plan(sweep_dir: Path) -> Plan:
+    """What ``sweep.json`` says.
+
+    Raises:
+        OSError, ValueError, LookupError, TypeError: if it cannot be read, is no JSON, or says something else.
+    """
+    content = json.loads((sweep_dir / "sweep.json").read_bytes())
+    jobs = (PlannedJob(str(job["folder"]), tuple(map(str, job["overrides"]))) for job in content["jobs"])
+    return Plan(str(content["command"]), tuple(map(str, content["varied"])), tuple(jobs))
 
 
 def still_to_do(sweep_dir: Path, batch: Sequence[Sequence[str]], varied: set[str]) -> Iterator[list[str]]:
-    """Of a batch of jobs, those that have not ended; one that was interrupted goes on from its last checkpoint."""
+    """Of a batch of jobs, those that have not ended; one that was interrupted resumes from its last checkpoint."""
     for job in batch:
         folder = sweep_dir / folder_name(job, varied)
         if read_status(folder) in FINISHED:

@@ -1,16 +1,21 @@
-"""A sweep's summary: from the folders of its jobs to a table, a verdict and pictures in the sweep's folder."""
+"""A sweep's summary: from the folders of its jobs to a table, a verdict and charts in the sweep's folder."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fmnist_lit.run.files import remove_orphans, write_durably
-from fmnist_lit.sweep import pages as report
-from fmnist_lit.sweep.table import Table, collect
+from fmnist_lit.sweep.rendering import to_csv, to_html, to_markdown, to_screen
+from fmnist_lit.sweep.table import SweepTable, collect
 from fmnist_lit.sweep.verdict import Verdict, judge
 
-OWN_PICTURES = re.compile(r"(heatmap|accuracy|bars)_.+\.png|(seeds|curves)\.png")
+if TYPE_CHECKING:  # matplotlib is imported only to draw
+    from fmnist_lit.report.charts import Chart
+
+OWN_CHARTS = re.compile(r"(heatmap|accuracy|bars)_.+\.png|(seeds|curves)\.png")
 
 
 @dataclass(frozen=True)
@@ -22,25 +27,25 @@ class Summary:
         verdict: the best, the command that reruns it, and warnings.
     """
 
-    table: Table
+    table: SweepTable
     verdict: Verdict
 
     @property
     def text(self) -> str:
         """The table and the verdict for the screen."""
-        return report.to_screen(self.table, self.verdict)
+        return to_screen(self.table, self.verdict)
 
 
 def summarize(folders: Sequence[Path], *, live: bool = False, charts: bool = True) -> Summary:
     """Write ``summary.csv``, ``summary.md``, ``summary.html`` and ``plots/*.png`` into the first of the folders.
 
-    Each file is whole at any moment, and damaged job folders only show in their rows, so this may be called while
-    jobs run, by several of them at once.
+    May be called while jobs run, and by several of them at once: no file is ever half written, and a job whose files
+    are damaged or incomplete only has a remark in its row.
 
     Args:
         folders: one sweep's folder, or several to be read as one sweep.
-        live: whether jobs may still be running; otherwise one that says so was killed.
-        charts: draw, which takes seconds; without, the summary has none until the next time.
+        live: whether jobs may still be running; otherwise one whose status is ``running`` was killed.
+        charts: draw them, which takes seconds; without, the summary says that there are none yet.
 
     Raises:
         NotASweepError: if a folder is none.
@@ -51,36 +56,40 @@ def summarize(folders: Sequence[Path], *, live: bool = False, charts: bool = Tru
     if not live:
         for folder in (table.sweep_dir, table.sweep_dir / "plots"):
             remove_orphans(folder)
-    write(table.sweep_dir / "summary.csv", report.to_csv(table))
-    write_pages(table, verdict, [], "No pictures yet; python -m fmnist_lit.sweep draws them.")
+    write_text(table.sweep_dir / "summary.csv", to_csv(table))
+    write_pages(table, verdict, [], "No charts yet; python -m fmnist_lit.sweep draws them.")
     if charts:
-        write_pages(table, verdict, *draw(table))
+        write_pages(table, verdict, *write_charts(table))
     return Summary(table, verdict)
 
 
-def draw(table: Table) -> tuple[list, str]:
-    """Draw the pictures into ``plots`` in place of earlier ones; or say why there are none."""
+def write_charts(table: SweepTable) -> tuple[Sequence["Chart"], str]:
+    """Draw the charts into ``plots`` in place of earlier ones.
+
+    Returns:
+        The charts, and why there are none, where there are none.
+    """
     try:
-        from fmnist_lit.sweep import charts as plots
+        from fmnist_lit.sweep.charts import draw_sweep
     except ImportError as error:
-        return [], f"No pictures: {error}."
-    pictures = plots.draw(table)
+        return [], f"No charts: {error}."
+    charts = draw_sweep(table)
     folder = table.sweep_dir / "plots"
-    for picture in pictures:
-        write_durably(folder / f"{picture.name}.png", lambda file, png=picture.png: file.write(png))
-    names = {f"{picture.name}.png" for picture in pictures}
+    for chart in charts:
+        write_durably(folder / f"{chart.name}.png", methodcaller("write", chart.png))
+    names = {f"{chart.name}.png" for chart in charts}
     for file in folder.glob("*.png"):
-        if OWN_PICTURES.fullmatch(file.name) and file.name not in names:
+        if OWN_CHARTS.fullmatch(file.name) and file.name not in names:
             file.unlink()
-    return pictures, "No pictures: nothing is ranked."
+    return charts, "No charts: nothing is ranked."
 
 
-def write_pages(table: Table, verdict: Verdict, pictures: list, note: str) -> None:
-    """Write what people read."""
-    write(table.sweep_dir / "summary.md", report.to_markdown(table, verdict, pictures, note))
-    write(table.sweep_dir / "summary.html", report.to_html(table, verdict, pictures, note))
+def write_pages(table: SweepTable, verdict: Verdict, charts: Sequence["Chart"], note: str) -> None:
+    """Write ``summary.md`` and ``summary.html``; ``note`` is shown where there are no charts."""
+    write_text(table.sweep_dir / "summary.md", to_markdown(table, verdict, charts, note))
+    write_text(table.sweep_dir / "summary.html", to_html(table, verdict, charts, note))
 
 
-def write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Write text durably; bytes of a folder's name that are no UTF-8 are escaped."""
     write_durably(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))

@@ -1,16 +1,16 @@
-"""A sweep, or several as one: what varied, and how the jobs rank."""
+"""The table of a sweep, or of several as one: what varied, and how the jobs rank."""
 
-import json
 import math
 import os
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from fmnist_lit.sweep.jobs import STATUSES, Job, read_job
+from fmnist_lit.sweep.plan import read_plan
 from fmnist_lit.sweep.values import SEED, distinct, identity, is_number
 
 
@@ -24,15 +24,13 @@ class Group:
 
     Attributes:
         settings: the varied keys other than the seed, and their values.
-        jobs: all of them, however they ended.
-        counted: those whose figures count: completed, one a seed.
-        rank: from 1, by validation accuracy; None where nothing counts.
+        jobs: all of them, whatever their status.
+        counted: those whose metrics count: completed, one a seed, and each with a validation accuracy.
     """
 
     settings: Mapping[str, Any]
     jobs: Sequence[Job]
     counted: Sequence[Job]
-    rank: int | None = None
 
     @property
     def n(self) -> int:
@@ -40,11 +38,11 @@ class Group:
         return len(self.counted)
 
     def figures(self, name: str) -> list[float]:
-        """A figure of each seed that has it."""
+        """A figure of results.json, of each counted seed that has it."""
         return [value for job in self.counted if (value := job.figure(name)) is not None]
 
     def mean(self, name: str) -> float | None:
-        """The mean over the seeds."""
+        """The mean over the seeds; None where none has this figure."""
         values = self.figures(name)
         return statistics.fmean(values) if values else None
 
@@ -55,13 +53,30 @@ class Group:
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
-    """A sweep, or several taken as one.
+class RankedGroup(Group):
+    """A group with at least one seed that counts.
+
+    Attributes:
+        rank: its place by mean validation accuracy, from 1.
+    """
+
+    rank: int
+
+    @property
+    def val_accuracy(self) -> float:
+        """The mean validation accuracy, a fraction."""
+        return mean_val_accuracy(self)
+
+
+@dataclass(frozen=True, eq=False)
+class SweepTable:
+    """The jobs of a sweep, or of several taken as one, in groups.
 
     Attributes:
         sweep_dir: the (first) sweep's folder.
         varied: the keys in which jobs differ, the seed included.
-        groups: all of them, the ranked ones first and best first.
+        ranked: the groups with a rank, best first.
+        other_groups: the groups in which no job counts.
         unranked: the jobs that no rank counts, by status, then as in the sweep.
         datasets: what the completed jobs ran on; with more than one, nothing is ranked.
         problems: what could not be read of the sweep itself.
@@ -69,15 +84,16 @@ class Table:
 
     sweep_dir: Path
     varied: Sequence[str]
-    groups: Sequence[Group]
+    ranked: Sequence[RankedGroup]
+    other_groups: Sequence[Group]
     unranked: Sequence[Job]
     datasets: Sequence[str]
     problems: Sequence[str]
 
     @cached_property
-    def ranked(self) -> list[Group]:
-        """The groups with a rank, best first."""
-        return [group for group in self.groups if group.rank is not None]
+    def groups(self) -> list[Group]:
+        """All of them, the ranked ones first and best first."""
+        return [*self.ranked, *self.other_groups]
 
     @cached_property
     def jobs(self) -> list[Job]:
@@ -109,8 +125,8 @@ class Table:
         return distinct(group.settings[key] for group in self.groups)
 
 
-def collect(folders: Sequence[Path], *, live: bool = False) -> Table:
-    """Read one or several sweeps as one table. Damaged or missing files of a job are told in its row, not raised.
+def collect(folders: Sequence[Path], *, live: bool = False) -> SweepTable:
+    """Read one or several sweeps as one table. A job's row says which of its files are damaged or missing.
 
     Args:
         folders: the sweeps' folders.
@@ -120,38 +136,42 @@ def collect(folders: Sequence[Path], *, live: bool = False) -> Table:
         NotASweepError: if a folder is none.
     """
     folders = list(dict.fromkeys(Path(folder).absolute() for folder in folders))
-    jobs, declared, problems = [], [], []
+    jobs: list[Job] = []
+    declared: list[str] = []
+    problems: list[str] = []
     for sweep_dir in folders:
         found = run_dirs(sweep_dir)
+        command, planned = "", {}
         try:
-            command, keys, planned = read_plan(sweep_dir / "sweep.json")
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            command, keys, planned = "", [], {}
-            if not isinstance(error, FileNotFoundError):
-                problems.append(f"{sweep_dir / 'sweep.json'} is damaged: jobs that had not started are not listed.")
-            elif not found:  # with run folders it may be missing: some sweepers do not know their jobs beforehand
+            plan = read_plan(sweep_dir)
+            command, planned = plan.command, {job.folder: job.overrides for job in plan.jobs}
+            declared += plan.varied
+        except FileNotFoundError as error:
+            if not found:  # with run folders it may be missing: some sweepers do not know their jobs beforehand
                 raise NotASweepError(f"{sweep_dir}: not a sweep, has neither sweep.json nor run folders") from error
-        declared += keys
+        except (OSError, ValueError, LookupError, TypeError):
+            problems.append(f"{sweep_dir / 'sweep.json'} is damaged: jobs that had not started are not listed.")
         for name in [*planned, *(name for name in found if name not in planned)]:
             folder = os.path.relpath(sweep_dir / name, folders[0])
             jobs.append(read_job(sweep_dir / name, folder, planned.get(name), command, live))
     keys = dict.fromkeys([*declared, *(key for job in jobs for key in job.settings)])
     varied = [key for key in keys if key in declared or len(distinct(job.value(key) for job in jobs)) > 1]
-    return rank(folders[0], jobs, varied, problems)
+    return rank_jobs(folders[0], jobs, varied, problems)
 
 
-def rank(sweep_dir: Path, jobs: Sequence[Job], varied: Sequence[str], problems: Sequence[str]) -> Table:
+def rank_jobs(sweep_dir: Path, jobs: Sequence[Job], varied: Sequence[str], problems: Sequence[str]) -> SweepTable:
     """Group jobs over seeds and rank the groups by mean validation accuracy.
 
     Ties go to the lower validation loss, then to the earlier job. Test figures play no part.
     """
     parameters = [key for key in varied if key != SEED]
     datasets = list(dict.fromkeys(str(job.results.get("dataset")) for job in jobs if job.status == "completed"))
-    alike: dict[tuple, list[Job]] = {}
+    by_settings: dict[tuple[Any, ...], list[Job]] = {}
     for job in jobs:
-        alike.setdefault(tuple(identity(job.value(key)) for key in parameters), []).append(job)
-    groups, unranked = [], []
-    for members in alike.values():
+        by_settings.setdefault(tuple(identity(job.value(key)) for key in parameters), []).append(job)
+    groups: list[Group] = []
+    unranked: list[Job] = []
+    for members in by_settings.values():
         counted: dict[Any, Job] = {}
         for job in members:
             seed = identity(job.value(SEED))
@@ -166,21 +186,26 @@ def rank(sweep_dir: Path, jobs: Sequence[Job], varied: Sequence[str], problems: 
         settings = {key: members[0].value(key) for key in parameters}
         groups.append(Group(settings, members, list(counted.values())))
 
-    def order(group: Group) -> tuple[float, float]:
+    def best_first(group: Group) -> tuple[float, float]:
         loss = group.mean("val_loss")
-        return -group.mean("val_accuracy"), math.inf if loss is None else loss
+        return -mean_val_accuracy(group), math.inf if loss is None else loss
 
-    ranked = sorted((group for group in groups if group.counted), key=order)
+    in_order = sorted((group for group in groups if group.counted), key=best_first)
     places = {job.run_dir: place for place, job in enumerate(jobs)}
-    return Table(
+    return SweepTable(
         sweep_dir,
         varied,
-        [replace(group, rank=place) for place, group in enumerate(ranked, start=1)]
-        + [group for group in groups if not group.counted],
+        [RankedGroup(group.settings, group.jobs, group.counted, rank) for rank, group in enumerate(in_order, start=1)],
+        [group for group in groups if not group.counted],
         sorted(unranked, key=lambda job: (STATUSES.index(job.status), places[job.run_dir])),
         datasets,
         problems,
     )
+
+
+def mean_val_accuracy(group: Group) -> float:
+    """The mean validation accuracy of a group with at least one counted job, a fraction."""
+    return statistics.fmean(group.figures("val_accuracy"))
 
 
 def run_dirs(sweep_dir: Path) -> list[str]:
@@ -196,14 +221,3 @@ def run_dirs(sweep_dir: Path) -> list[str]:
     except OSError as error:
         raise NotASweepError(f"{sweep_dir}: not a sweep: {error.strerror}") from error
     return [folder.name for folder in folders if (folder / ".hydra").is_dir() or (folder / "results.json").exists()]
-
-
-def read_plan(file: Path) -> tuple[str, list[str], dict[str, tuple[str, ...]]]:
-    """What ``sweep.json`` says: the command, the varied keys, and the overrides of each job by folder.
-
-    Raises:
-        OSError, ValueError, LookupError, TypeError: if it cannot be read, is no JSON, or says something else.
-    """
-    plan = json.loads(file.read_bytes())
-    jobs = {str(job["folder"]): tuple(map(str, job["overrides"])) for job in plan["jobs"]}
-    return str(plan["command"]), list(map(str, plan["varied"])), jobs

@@ -1,4 +1,4 @@
-"""What overrides set: their values parsed, compared and shown."""
+"""The values that overrides set: parsed, compared, and as text."""
 
 import json
 import math
@@ -10,13 +10,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 SEED = "seed"
-UNKNOWN = object()  # the value of a key that a job does not have or does not tell; null is a value
+UNKNOWN = object()  # the value of a key that a job's files do not give; not None, because null is a value
 PARSER = OverridesParser.create()
 
 
 @cache
-def setting(override: str) -> tuple[str, Any] | None:
-    """The key and the value of an override; None for Hydra's own and for what only resumes a run."""
+def parse_setting(override: str) -> tuple[str, Any] | None:
+    """The key and the value of an override; None for one of Hydra's own and for ``ckpt_path``, which resumes a run."""
     try:
         parsed = PARSER.parse_override(override)
     except (HydraException, RecursionError):
@@ -37,23 +37,23 @@ def select(tree: Any, path: Sequence[str]) -> Any:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite number; a truth value is none."""
+    """Whether a value is a finite number; a bool is none."""
     return type(value) in (int, float) and math.isfinite(value)
 
 
 def identity(value: Any) -> Any:
     """Something hashable that equal values share: 1 and 1.0, but not 1 and true."""
-    return float(value) if is_number(value) else show(value)
+    return float(value) if is_number(value) else show_value(value)
 
 
 def distinct(values: Iterable[Any]) -> list[Any]:
-    """Different known values: sorted if they are numbers, otherwise in order."""
+    """The different known values: sorted if all are numbers, otherwise in order."""
     found = list({identity(value): value for value in values if value is not UNKNOWN}.values())
     return sorted(found) if all(map(is_number, found)) else found
 
 
-def show(value: Any) -> str:
-    """A value as people write it on the command line, in one line."""
+def show_value(value: Any) -> str:
+    """A value as people write it on the command line, in one line; nothing for UNKNOWN."""
     if value is UNKNOWN:
         return ""
     if value is None or isinstance(value, bool):

@@ -1,30 +1,31 @@
-"""What a sweep says: the best configuration, the command that reruns it, and how far to trust it."""
+"""The verdict on a sweep: the best configuration, the command that reruns it, and how far to trust it."""
 
 import itertools
 import math
 import re
 import shlex
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fmnist_lit.config.rules import DATASETS
 from fmnist_lit.sweep.jobs import STATUSES
-from fmnist_lit.sweep.table import Group, Table
-from fmnist_lit.sweep.values import SEED, UNKNOWN, identity, is_number, select, setting, show
+from fmnist_lit.sweep.table import Group, RankedGroup, SweepTable
+from fmnist_lit.sweep.values import SEED, UNKNOWN, identity, is_number, parse_setting, select, show_value
 
-VAL_SIZE = 5000  # of the default configuration, for a run that does not tell its own
+VAL_SIZE = 5000  # images, by default; for a run whose configuration cannot be read
 WAYS = {"lowest": "downwards", "highest": "upwards"}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer, in plain text.
+    """What a sweep comes to, in plain text.
 
     Attributes:
         headline: the best configuration and its figures, or why there is none.
         command: reruns the best configuration, all its seeds; None if there is none.
-        warnings: reasons not to trust the headline as it stands, the gravest first.
+        warnings: reasons not to trust the headline as it stands, the most serious first.
     """
 
     headline: str
@@ -32,7 +33,7 @@ class Verdict:
     warnings: tuple[str, ...]
 
 
-def judge(table: Table) -> Verdict:
+def judge(table: SweepTable) -> Verdict:
     """The verdict on a sweep."""
     warnings = [*table.problems, *data_warnings(table), *status_warnings(table)]
     if len(table.datasets) > 1:
@@ -43,19 +44,19 @@ def judge(table: Table) -> Verdict:
         return Verdict(without_ranking(table), None, tuple(warnings))
     best = table.ranked[0]
     warnings += [*seed_warnings(best), *edge_warnings(table), *noise_warnings(table)]
-    name = describe(best.settings)
+    name = describe_settings(best.settings)
     figures = [
-        f"{percent(best.mean(f'{split}_accuracy'), best.std(f'{split}_accuracy'))} {words} accuracy"
+        f"{format_percent(best.mean(f'{split}_accuracy'), best.std(f'{split}_accuracy'))} {words} accuracy"
         for split, words in (("val", "validation"), ("test", "test"))
         if best.mean(f"{split}_accuracy") is not None
     ]
     headline = (
-        f"{f'Best: {name} with' if name else 'The only configuration has'} {' and '.join(figures)}{of_seeds(best)}."
+        f"{f'Best: {name} with' if name else 'The only configuration has'} {' and '.join(figures)}{seeds_remark(best)}."
     )
-    return Verdict(headline, rerun(best), tuple(warnings))
+    return Verdict(headline, rerun_command(best), tuple(warnings))
 
 
-def without_ranking(table: Table) -> str:
+def without_ranking(table: SweepTable) -> str:
     """Why nothing is ranked; and the mean test accuracy, if nothing but the seed varies."""
     completed = [job for job in table.jobs if job.status == "completed"]
     if not completed:
@@ -63,31 +64,32 @@ def without_ranking(table: Table) -> str:
     text = "Nothing is ranked: no job has a validation accuracy (see data.val_size), and the test set does not choose."
     if table.parameters:
         return text
-    alike = Group({}, completed, list({identity(job.value(SEED)): job for job in completed}.values()))  # one a seed
-    mean, std = alike.mean("test_accuracy"), alike.std("test_accuracy")
-    return text if mean is None else f"{text} Test accuracy: {percent(mean, std)}{of_seeds(alike)}."
+    group = Group({}, completed, list({identity(job.value(SEED)): job for job in completed}.values()))  # one a seed
+    mean, std = group.mean("test_accuracy"), group.std("test_accuracy")
+    return text if mean is None else f"{text} Test accuracy: {format_percent(mean, std)}{seeds_remark(group)}."
 
 
-def of_seeds(group: Group) -> str:
-    """What a mean is over, where it is one."""
+def seeds_remark(group: Group) -> str:
+    """How many seeds a mean is over; nothing for a single one."""
     return f" (mean ± standard deviation of {group.n} seeds)" if group.n > 1 else ""
 
 
-def rerun(group: Group) -> str:
-    """The command line, quoted for a POSIX shell, that runs a configuration again: all the seeds that count."""
+def rerun_command(group: RankedGroup) -> str:
+    """The command line, quoted for a POSIX shell, that runs a configuration again with all the seeds that count."""
     job = group.counted[0]
-    overrides = [line for line in job.overrides if setting(line) is not None]
+    settings = [(line, setting[0]) for line in job.overrides or () if (setting := parse_setting(line)) is not None]
+    overrides = [line for line, key in settings if key != SEED or group.n == 1]
     if group.n > 1:
-        seeds = [show(other.value(SEED)) for other in group.counted]
-        overrides = [line for line in overrides if setting(line)[0] != SEED] + [f"{SEED}={','.join(seeds)}"]
+        seeds = [show_value(other.value(SEED)) for other in group.counted]
+        overrides.append(f"{SEED}={','.join(seeds)}")
     elif job.settings.get("study") is not None:
-        overrides.append("hydra.mode=RUN")  # a study would make it a sweep
+        overrides.append("hydra.mode=RUN")  # or the study would make it a sweep
     multirun = ["-m"] if group.n > 1 else []
     return shlex.join(["python", "-m", "fmnist_lit", *config_flags(job.sweep_command), *multirun, *overrides])
 
 
 def config_flags(command: str) -> list[str]:
-    """The options of a command line that say where the configuration is."""
+    """The options of a command line that choose the configuration folder and file."""
     try:
         words = shlex.split(command)
     except ValueError:
@@ -99,8 +101,8 @@ def config_flags(command: str) -> list[str]:
     return flags
 
 
-def data_warnings(table: Table) -> Iterator[str]:
-    """Figures that are of something else than a reader may think."""
+def data_warnings(table: SweepTable) -> Iterator[str]:
+    """Data other than the Fashion-MNIST that a reader expects."""
     if len(table.datasets) > 1:
         counts = ", ".join(
             f"{sum(str(job.results.get('dataset')) == name for job in table.jobs)} on {DATASETS.get(name, name)}"
@@ -111,7 +113,7 @@ def data_warnings(table: Table) -> Iterator[str]:
         yield f"All figures are from the {DATASETS['synthetic']}; they say nothing about Fashion-MNIST."
 
 
-def status_warnings(table: Table) -> Iterator[str]:
+def status_warnings(table: SweepTable) -> Iterator[str]:
     """Jobs that are missing from the ranking."""
     counts = {status: sum(job.status == status for job in table.jobs) for status in STATUSES}
     missing = [f"{counts[status]} {status}" for status in STATUSES[2:] if counts[status]]
@@ -119,35 +121,37 @@ def status_warnings(table: Table) -> Iterator[str]:
         yield f"The sweep is not complete: {', '.join(missing)} of {len(table.jobs)} jobs. The best may change."
     if diverged := [job for job in table.unranked if job.status == "diverged"]:
         keys = [key for key in table.varied if key != SEED]
-        names = dict.fromkeys(describe({key: job.value(key) for key in keys}) or job.folder for job in diverged)
+        names = dict.fromkeys(
+            describe_settings({key: job.value(key) for key in keys}) or job.folder for job in diverged
+        )
         shown = "; ".join([*list(names)[:3], *([f"{len(names) - 3} more"] if len(names) > 3 else [])])
         yield f"{len(diverged)} of {len(table.jobs)} jobs diverged: {shown}."
 
 
-def seed_warnings(best: Group) -> Iterator[str]:
+def seed_warnings(best: RankedGroup) -> Iterator[str]:
     """Seeds of the best configuration that its mean leaves out."""
     for status in ("diverged", "failed"):
         if count := sum(job.status == status for job in best.jobs):
             yield f"Of the best configuration's {len(best.jobs)} jobs, {count} {status}: its mean leaves them out."
 
 
-def edge_warnings(table: Table) -> Iterator[str]:
-    """Numbers whose best value is the lowest or the highest that was tried.
+def edge_warnings(table: SweepTable) -> Iterator[str]:
+    """Numbers whose best value is the lowest or the highest that was tried, for each optimiser, loss, … by itself.
 
-    Other optimisers or losses may have ranges of their own, and a comparison is fair only where each of them is tuned.
+    Each has its own range, and a comparison is fair only where each is tuned.
     """
-    categories: dict[tuple, list[Group]] = {}  # the winner's first, and the best of each first
+    categories: dict[tuple[Any, ...], list[Group]] = {}  # the winner's first, and the best of each first
     for group in table.groups:
         categories.setdefault(tuple(identity(group.settings[key]) for key in table.categories), []).append(group)
-    winners, *others = [groups for groups in categories.values() if groups[0].rank]
+    winners, *others = [groups for groups in categories.values() if isinstance(groups[0], RankedGroup)]
     for key in table.numbers:
         if edge := edge_of(winners, key):
-            value = show(winners[0].settings[key])
+            value = show_value(winners[0].settings[key])
             yield f"{key}={value} is the {edge} value that was tried: widen the range {WAYS[edge]}."
     for key in table.numbers:
         names = [
-            f"{describe({name: groups[0].settings[name] for name in table.categories})} ({edge}, "
-            f"{show(groups[0].settings[key])})"
+            f"{describe_settings({name: groups[0].settings[name] for name in table.categories})} ({edge}, "
+            f"{show_value(groups[0].settings[key])})"
             for groups in others
             if (edge := edge_of(groups, key))
         ]
@@ -161,46 +165,47 @@ def edge_of(groups: Sequence[Group], key: str) -> str | None:
     tried = sorted({value for group in ran if is_number(value := group.settings[key])})
     value = groups[0].settings[key]
     if len(tried) < 2 or value not in (tried[0], tried[-1]) or value == 0:
-        return None  # below 0 there is nothing to try
+        return None  # 0 is the natural end of a range
     return "lowest" if value == tried[0] else "highest"
 
 
-def noise_warnings(table: Table) -> Iterator[str]:
-    """Configurations that chance alone could have put behind the best."""
+def noise_warnings(table: SweepTable) -> Iterator[str]:
+    """Configurations behind the best by no more than the standard error of the difference."""
     best, *others = table.ranked
     close = []
     for other in others:
-        behind = best.mean("val_accuracy") - other.mean("val_accuracy")
-        error, source = standard_error(best, other)
+        behind = best.val_accuracy - other.val_accuracy
+        error, source = difference_error(best, other)
         if behind <= error:
             close.append((other, behind, error, source))
     if close:
         other, behind, error, source = close[0]
         more = {1: "", 2: " 1 more is as close."}.get(len(close), f" {len(close) - 1} more are as close.")
         yield (
-            f"Within noise: {describe(other.settings)} is {100 * behind:.2f} points behind, and the standard error of "
-            f"that difference is {100 * error:.2f} points ({source}).{more}"
+            f"Within noise: {describe_settings(other.settings)} is {100 * behind:.2f} points behind, and the standard "
+            f"error of that difference is {100 * error:.2f} points ({source}).{more}"
         )
 
 
-def standard_error(a: Group, b: Group) -> tuple[float, str]:
+def difference_error(a: RankedGroup, b: RankedGroup) -> tuple[float, str]:
     """The standard error of the difference of two validation accuracies, and what it is estimated from."""
     if a.n > 1 and b.n > 1:
-        return math.sqrt(sum(group.std("val_accuracy") ** 2 / group.n for group in (a, b))), "from the seeds"
+        variances = [statistics.variance(group.figures("val_accuracy")) / group.n for group in (a, b)]
+        return math.sqrt(sum(variances)), "from the seeds"
     val_size = select(a.counted[0].config, ["data", "val_size"])
     val_size = val_size if is_number(val_size) and val_size > 0 else VAL_SIZE
-    shares = [group.mean("val_accuracy") for group in (a, b)]
-    error = math.sqrt(sum(share * (1 - share) for share in shares) / val_size)
+    binomial = [group.val_accuracy * (1 - group.val_accuracy) for group in (a, b)]
+    error = math.sqrt(sum(binomial) / val_size)
     return error, f"one seed, {val_size} validation images"
 
 
-def describe(settings: Mapping[str, Any]) -> str:
-    """Settings in words; nothing for none."""
-    return ", ".join(f"{key}={show(value)}" for key, value in settings.items() if value is not UNKNOWN)
+def describe_settings(settings: Mapping[str, Any]) -> str:
+    """Settings as ``key=value, …``, the unknown ones left out."""
+    return ", ".join(f"{key}={show_value(value)}" for key, value in settings.items() if value is not UNKNOWN)
 
 
-def percent(mean: float | None, std: float | None = None) -> str:
-    """A fraction as a percentage, with its spread."""
+def format_percent(mean: float | None, std: float | None = None) -> str:
+    """A fraction as a percentage, with its standard deviation if there is one."""
     if mean is None:
         return ""
     return f"{100 * mean:.2f} %" if std is None else f"{100 * mean:.2f} ± {100 * std:.2f} %"

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.check import check_value
-from fmnist_lit.config.tree import walk
 from fmnist_lit.config.rules import DATASETS
+from fmnist_lit.config.tree import walk
 from fmnist_lit.config.trust import require_trusted
 from fmnist_lit.data.images import Scaling
 from fmnist_lit.errors import in_one_line

@@ -1,4 +1,4 @@
-"""Hydra's grid of all combinations, less the jobs that an earlier command has finished."""
+"""Hydra's grid of all combinations, without the jobs that an earlier command has finished."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,17 @@ ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GridSweepe
 
 
 class GridSweeper(BasicSweeper):
-    """Launches what is missing or was interrupted in the sweep folder, and leaves what is finished alone."""
+    """Launches the jobs that are missing or were interrupted in the sweep folder, not those that have finished."""
 
-    def split_arguments(self, overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
+    # Hydra's is static but is called on the instance; this one needs the sweep's folder from the configuration.
+    def split_arguments(  # type: ignore[override]  # see above
+        self, overrides: list[Override], max_batch_size: int | None
+    ) -> list[list[list[str]]]:
+        # Hydra imports this module for a plain run too, which needs nothing of fmnist_lit.sweep
         from fmnist_lit.config.overrides import key_of
-        from fmnist_lit.sweep.plan import still_to_do  # Hydra looks into this module for a plain run, too
+        from fmnist_lit.sweep.plan import still_to_do
 
+        assert self.config is not None  # Hydra has called setup()
         (jobs,) = super().split_arguments(overrides, None)
         fixed = set(self.config.hydra.job.config.override_dirname.exclude_keys)
         varied = {key_of(line) for job in jobs for line in job} - fixed

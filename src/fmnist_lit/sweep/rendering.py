@@ -1,0 +1,192 @@
+"""A sweep's table and verdict as CSV for programs, and as Markdown, one HTML page and plain text for people."""
+
+import base64
+import csv
+import io
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from fmnist_lit.config.rules import DATASETS
+from fmnist_lit.report.tables import Cell, Rows, escape_html, escape_markdown, markdown_table
+from fmnist_lit.sweep.jobs import Job
+from fmnist_lit.sweep.table import RankedGroup, SweepTable
+from fmnist_lit.sweep.values import SEED, is_number, show_value
+from fmnist_lit.sweep.verdict import Verdict, format_percent
+
+if TYPE_CHECKING:  # matplotlib is imported only to draw
+    from fmnist_lit.report.charts import Chart
+
+FIGURE_COLUMNS = ("val_accuracy", "val_loss", "test_accuracy", "test_loss", "best_epoch", "seconds")
+PAGE = Path(__file__).with_name("page.html")
+
+
+def to_csv(table: SweepTable) -> str:
+    """A row a job: accuracies as fractions, numbers in full, ``rank`` that of its group.
+
+    Where seeds vary, ranked rows also have ``n``, means and sample standard deviations of their group.
+    """
+    per_group = ["val_accuracy", "test_accuracy"] if table.seeded else []
+    names = ["rank", *table.varied, "status", *FIGURE_COLUMNS, "folder", "dataset", "reason"]
+    names += ["n"] * table.seeded + [f"{name}_{kind}" for name in per_group for kind in ("mean", "std")]
+    groups = {job.run_dir: group for group in table.ranked for job in group.counted}
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    for job in table.jobs:
+        row: dict[str, Any] = {
+            key: value if is_number(value := job.value(key)) else show_value(value) for key in table.varied
+        }
+        row |= {name: job.figure(name) for name in FIGURE_COLUMNS}
+        row |= {"status": job.status, "folder": job.folder, "dataset": job.results.get("dataset"), "reason": job.reason}
+        if group := groups.get(job.run_dir):
+            row["rank"] = group.rank
+            if table.seeded:
+                row["n"] = group.n
+            for name in per_group:
+                row |= {f"{name}_mean": group.mean(name), f"{name}_std": group.std(name)}
+        writer.writerow(row)
+    return text.getvalue()
+
+
+def to_markdown(table: SweepTable, verdict: Verdict, charts: Sequence["Chart"], note: str) -> str:
+    """The whole summary as Markdown; ``note`` says why there are no charts, where there are none."""
+    parts = [f"# {escape_markdown(sweep_title(table))}", f"**{escape_markdown(verdict.headline)}**"]
+    if verdict.command:
+        parts += ["Run it again:", textwrap.indent(verdict.command, "    ")]
+    parts += [f"**Warning:** {escape_markdown(warning)}" for warning in verdict.warnings]
+    parts += ["## Table", markdown_table(configuration_rows(table))]
+    if table.seeded:
+        parts += ["## Runs", markdown_table(run_rows(table))]
+    parts += ["## Charts"]
+    parts += [f"![{escape_markdown(chart.caption)}](plots/{quote(chart.name)}.png)" for chart in charts]
+    return "\n\n".join([*parts, *([] if charts else [note])]) + "\n"
+
+
+def to_screen(table: SweepTable, verdict: Verdict) -> str:
+    """The table, and the verdict last, just above the prompt."""
+    command = [f"Run it again: {verdict.command}"] if verdict.command else []
+    warnings = [f"Warning: {warning}" for warning in verdict.warnings]
+    return "\n".join(
+        [sweep_title(table), "", markdown_table(configuration_rows(table)), "", verdict.headline, *command, *warnings]
+    )
+
+
+def to_html(table: SweepTable, verdict: Verdict, charts: Sequence["Chart"], note: str) -> str:
+    """The whole summary as one page that needs no other file and no network."""
+    images = [
+        f'<img src="data:image/png;base64,{base64.b64encode(chart.png).decode()}" alt="{escape_html(chart.caption)}">'
+        for chart in charts
+    ]
+    command = f"<p>Run it again:</p><pre><code>{escape_html(verdict.command)}</code></pre>" if verdict.command else ""
+    warnings = [f"<li><strong>Warning:</strong> {escape_html(warning)}</li>" for warning in verdict.warnings]
+    tables = html_table("Jobs, ranked by validation accuracy", configuration_rows(table))
+    if table.seeded:
+        tables = html_table("Configurations, ranked by mean validation accuracy", configuration_rows(table))
+        tables += f"<details><summary>All runs</summary>{html_table('Runs', run_rows(table))}</details>"
+    return Template(PAGE.read_text(encoding="utf-8")).substitute(
+        title=escape_html(sweep_title(table)),
+        headline=escape_html(verdict.headline).replace(" %", "&nbsp;%"),
+        command=command,
+        warnings=f"<ul>{''.join(warnings)}</ul>" if warnings else "",
+        tables=tables,
+        charts="\n".join(images) or f"<p>{escape_html(note)}</p>",
+    )
+
+
+def sweep_title(table: SweepTable) -> str:
+    """The sweep's name, its size, and which data its figures are from."""
+    data = " and ".join(DATASETS.get(name, name) for name in table.datasets)
+    return f"Sweep {table.sweep_dir.name}: {len(table.jobs)} jobs" + (f" on {data}" if data else "")
+
+
+def configuration_rows(table: SweepTable) -> Rows:
+    """A row a ranked group, then a row for each job without a rank."""
+    rows = [group_row(table, group) for group in table.ranked] + [job_row(table, job, None) for job in table.unranked]
+    return drop_empty_columns(rows)
+
+
+def run_rows(table: SweepTable) -> Rows:
+    """A row a job."""
+    ranks = {job.run_dir: group.rank for group in table.ranked for job in group.counted}
+    return drop_empty_columns([job_row(table, job, ranks.get(job.run_dir)) for job in table.jobs])
+
+
+def job_row(table: SweepTable, job: Job, rank: int | None) -> dict[str, Cell]:
+    """The cells of a job by column; first those that fit on a phone."""
+    figures = {name.replace("_", " "): figure_cell(name, job.figure(name), None) for name in FIGURE_COLUMNS}
+    row = {"rank": Cell("" if rank is None else f"{rank}", rank), "val accuracy": figures["val accuracy"]}
+    for key in table.varied:
+        value = job.value(key)
+        row[key] = Cell(show_value(value), value if is_number(value) else None)
+    reason = Cell(textwrap.shorten(job.reason, 200, placeholder=" …"))
+    return row | {"n": Cell(""), "status": Cell(job.status)} | figures | {"folder": Cell(job.folder), "reason": reason}
+
+
+def group_row(table: SweepTable, group: RankedGroup) -> dict[str, Cell]:
+    """The cells of a group by column: means, and what its jobs agree in."""
+    row = job_row(table, group.counted[0], group.rank)
+    if table.seeded:
+        row[SEED] = Cell(", ".join(show_value(job.value(SEED)) for job in group.counted))
+        row["n"] = Cell(f"{group.n}" if group.n == len(group.jobs) else f"{group.n} of {len(group.jobs)}", group.n)
+    if group.n > 1:
+        for name in FIGURE_COLUMNS:
+            row[name.replace("_", " ")] = figure_cell(name, group.mean(name), group.std(name))
+        row["folder"] = Cell("")  # several; the table of runs lists them
+        row["reason"] = Cell("; ".join(dict.fromkeys(job.reason for job in group.counted if job.reason)))
+    return row
+
+
+def drop_empty_columns(rows: Rows) -> Rows:
+    """Rows without the columns ``n`` and ``reason`` where these are empty in all rows."""
+    return [
+        {name: cell for name, cell in row.items() if name not in ("n", "reason") or any(r[name].text for r in rows)}
+        for row in rows
+    ]
+
+
+def figure_cell(name: str, mean: float | None, std: float | None) -> Cell:
+    """A figure of results.json as people read it."""
+    if mean is None:
+        return Cell("")
+    if name.endswith("_accuracy"):
+        return Cell(format_percent(mean, std), mean)
+    if name.endswith("_loss"):
+        return Cell(f"{mean:.4f}" if std is None else f"{mean:.4f} ± {std:.4f}", mean)
+    return Cell(f"{mean:.1f}" if name == "seconds" else f"{mean:.3g}", mean)
+
+
+def html_table(caption: str, rows: Rows) -> str:
+    """A table that the script of the page sorts by a click on a header."""
+    if not rows:
+        return "<p>No job is known yet.</p>"
+    names = [name for name in rows[0] if name != "reason"]  # shown below the status
+    head = "".join(html_header(name, any(row[name].number is not None for row in rows)) for name in names)
+    body = "\n".join(f"<tr>{''.join(html_cell(name, row) for name in names)}</tr>" for row in rows)
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape_html(caption)}">\n'
+        f"<table><caption>{escape_html(caption)}</caption>\n"
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def html_header(name: str, is_numeric: bool) -> str:
+    """A header, a button that the tab key reaches too; long keys may break after a dot."""
+    text = escape_html(name).replace(".", ".<wbr>")
+    kind = ' class="number"' if is_numeric else ""
+    sort = ' aria-sort="ascending"' if name == "rank" else ""  # the order of the rows at first
+    return f'<th scope="col"{kind}{sort}><button type="button">{text}</button></th>'
+
+
+def html_cell(name: str, row: dict[str, Cell]) -> str:
+    """A cell, with the number that the script sorts it by."""
+    text = escape_html(row[name].text)
+    if row[name].number is not None:
+        return f'<td class="number" data-number="{row[name].number!r}">{text}</td>'
+    if name == "status":
+        reason = f"<small>{escape_html(row['reason'].text)}</small>" if "reason" in row else ""
+        return f'<td class="status {text.replace(" ", "-")}"><span>{text}</span>{reason}</td>'
+    return f"<td>{text}</td>"
