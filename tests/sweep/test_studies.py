@@ -19,7 +19,7 @@ def planned(tmp_path, monkeypatch):
 
     def plan(*overrides: str) -> dict:
         start = prepare(get_args_parser().parse_args([*overrides, "hydra.sweep.dir=sweep"]))
-        assert start.is_sweep
+        assert start.sweep_launcher is not None
         return json.loads(Path("sweep", "sweep.json").read_text())
 
     return plan
@@ -59,4 +59,4 @@ def test_a_command_line_replaces_what_a_study_varies_and_fixes_and_adds_to_it(pl
 def test_the_command_of_the_verdict_runs_one_configuration_of_a_study(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ["optimizer.lr=0.1", "data.batch_size=32", "study=lr_batch_size", "hydra.mode=RUN", "hydra.run.dir=run"]
-    assert not prepare(get_args_parser().parse_args(arguments)).is_sweep
+    assert prepare(get_args_parser().parse_args(arguments)).sweep_launcher is None
