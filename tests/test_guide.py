@@ -9,7 +9,8 @@ import pytest
 from conftest import SMALL
 from hydra._internal.utils import get_args_parser
 
-from fmnist_lit.command_line import launch
+from fmnist_lit.command_line.prepare import CONF, check_sources, prepare
+from fmnist_lit.config import overrides
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("README*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
@@ -37,7 +38,7 @@ COMMANDS = commands()
 RUNS = {text: words[2:] for text, words in COMMANDS.items() if words[1] == "fmnist_lit"}
 VERBS = {text: words[1:] for text, words in COMMANDS.items() if words[1] != "fmnist_lit"}
 STUDY = re.compile(r"\bstudy=(\w+)$")  # and nothing else: test_studies.py plans each
-STUDIES = {file.stem for file in launch.CONF.glob("study/*.yaml")}
+STUDIES = {file.stem for file in CONF.glob("study/*.yaml")}
 TRAINED = (  # of the guide, as many as the suite has time for
     "-m fmnist_lit loss=mse optimizer=sgd_momentum optimizer.lr=1",
     "-m fmnist_lit optimizer=sgd_momentum optimizer.lr=0.3 scheduler=warmup_linear trainer.max_epochs=5",
@@ -46,9 +47,9 @@ TRAINED = (  # of the guide, as many as the suite has time for
 
 @pytest.fixture
 def script(monkeypatch):
-    """scripts/guide_figures.py as a module."""
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    return importlib.import_module("guide_figures")
+    """scripts/guide/make.py as a module."""
+    monkeypatch.syspath_prepend(ROOT / "scripts" / "guide")
+    return importlib.import_module("make")
 
 
 @pytest.fixture
@@ -71,11 +72,11 @@ def test_the_documents_have_commands():
 @pytest.mark.parametrize("command", [text for text in RUNS if not STUDY.search(text)])
 def test_every_command_would_run(command, configurations, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(launch, "CHECK_ALL", 1)  # each value of each key once, not each combination
+    monkeypatch.setattr(overrides, "CHECK_ALL", 1)  # each value of each key once, not each combination
     words = [word for word in RUNS[command] if not PLACEHOLDER.search(word)]
     args = get_args_parser().parse_intermixed_args([f"--config-dir={configurations}", *words])
-    launch.check_sources(args)
-    launch.prepare(args)
+    check_sources(args)
+    prepare(args)
 
 
 def test_every_study_that_is_named_exists():
@@ -157,13 +158,13 @@ def test_a_measured_text_is_replaced_where_it_stands(script, monkeypatch):
 
 
 def test_a_study_that_has_not_been_run_gives_no_picture(script, monkeypatch, tmp_path):
-    monkeypatch.setattr(script, "RUNS", tmp_path)
+    monkeypatch.setattr("runs.RUNS", tmp_path)
     with pytest.raises(script.NotRunError, match="study=losses has not been run"):
         script.FIGURES["losses_epochs"]()
 
 
 def test_a_picture_of_a_formula_needs_no_runs(script, monkeypatch, tmp_path):
-    monkeypatch.setattr(script, "RUNS", tmp_path)
+    monkeypatch.setattr("runs.RUNS", tmp_path)
     monkeypatch.setattr(script, "GUIDE", tmp_path)
     script.draw("losses_shapes")
     assert (tmp_path / "images" / "losses_shapes.png").read_bytes().startswith(b"\x89PNG")
