@@ -23,18 +23,20 @@ PLACEHOLDER = re.compile(r"\b(FOLDER|DIR|RUN\w*|NAME|IMAGE\w*)\b|…")
 EATEN = re.compile(r"\\[\\,;:!{}_%#&*]|[^\w\s\\]_|\*|<|\|")
 
 
-def commands() -> dict[str, list[str]]:
-    """Each `python -m fmnist_lit…` in a fence of the documents, by itself and as the words after `python`."""
+def commands(program: str) -> dict[str, list[str]]:
+    """Each `python PROGRAM…` in a fence of the documents, by itself and as the words after `python`."""
     found = {}
     for page in PAGES:
         for language, body in FENCE.findall(page.read_text()):
             for line in body.replace("\\\n", " ").splitlines() if language in SHELLS else ():
-                if match := re.search(r"\bpython (-m fmnist_lit[^|;&>]*)", line):
+                if match := re.search(rf"\bpython ({program}[^|;&>]*)", line):
                     found[match[1].strip()] = shlex.split(match[1], comments=True)
     return found
 
 
-COMMANDS = commands()
+COMMANDS = commands("-m fmnist_lit")
+SCRIPT_COMMANDS = commands("scripts/").values()
+SCRIPTS = [file for file in sorted(ROOT.glob("scripts/**/*.py")) if "__main__" in file.read_text()]
 RUNS = {text: words[2:] for text, words in COMMANDS.items() if words[1] == "fmnist_lit"}
 VERBS = {text: words[1:] for text, words in COMMANDS.items() if words[1] != "fmnist_lit"}
 STUDY = re.compile(r"\bstudy=(\w+)$")  # and nothing else: test_studies.py plans each
@@ -96,6 +98,22 @@ def test_every_verb_exists_with_its_options(command, monkeypatch, capsys):
         runpy.run_module(module, run_name="__main__")
     told = capsys.readouterr().out
     assert [word for word in words if word.startswith("--") and word.split("=")[0] not in told] == []
+
+
+def test_every_script_that_is_named_exists():
+    assert SCRIPT_COMMANDS
+    assert {ROOT / script for script, *_ in SCRIPT_COMMANDS} <= set(SCRIPTS)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda file: str(file.relative_to(ROOT)))
+def test_every_script_tells_the_options_that_the_documents_use(script, monkeypatch, capsys):
+    used = {word for file, *words in SCRIPT_COMMANDS if ROOT / file == script for word in words if word[:2] == "--"}
+    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    monkeypatch.syspath_prepend(script.parent)
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_path(str(script), run_name="__main__")
+    told = capsys.readouterr().out
+    assert {option for option in used if option not in told} == set()
 
 
 @pytest.mark.parametrize("command", TRAINED)
