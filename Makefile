@@ -11,4 +11,4 @@ sweep:
 board:
 	uv run tensorboard --logdir outputs
 bench:
-	uv run python scripts/benchmark.py
+	uv run python scripts/benchmark/epoch.py

@@ -9,7 +9,7 @@ import pytest
 from conftest import SMALL
 from hydra._internal.utils import get_args_parser
 
-from fmnist_lit.command_line import prepare
+from fmnist_lit.command_line.prepare import CONF, check_sources, prepare
 from fmnist_lit.config import overrides
 
 ROOT = Path(__file__).parents[1]
@@ -23,22 +23,24 @@ PLACEHOLDER = re.compile(r"\b(FOLDER|DIR|RUN\w*|NAME|IMAGE\w*)\b|…")
 EATEN = re.compile(r"\\[\\,;:!{}_%#&*]|[^\w\s\\]_|\*|<|\|")
 
 
-def commands() -> dict[str, list[str]]:
-    """Each `python -m fmnist_lit…` in a fence of the documents, by itself and as the words after `python`."""
+def commands(program: str) -> dict[str, list[str]]:
+    """Each `python PROGRAM…` in a fence of the documents, by itself and as the words after `python`."""
     found = {}
     for page in PAGES:
         for language, body in FENCE.findall(page.read_text()):
             for line in body.replace("\\\n", " ").splitlines() if language in SHELLS else ():
-                if match := re.search(r"\bpython (-m fmnist_lit[^|;&>]*)", line):
+                if match := re.search(rf"\bpython ({program}[^|;&>]*)", line):
                     found[match[1].strip()] = shlex.split(match[1], comments=True)
     return found
 
 
-COMMANDS = commands()
+COMMANDS = commands("-m fmnist_lit")
+SCRIPT_COMMANDS = commands("scripts/").values()
+SCRIPTS = [file for file in sorted(ROOT.glob("scripts/**/*.py")) if "__main__" in file.read_text()]
 RUNS = {text: words[2:] for text, words in COMMANDS.items() if words[1] == "fmnist_lit"}
 VERBS = {text: words[1:] for text, words in COMMANDS.items() if words[1] != "fmnist_lit"}
 STUDY = re.compile(r"\bstudy=(\w+)$")  # and nothing else: test_studies.py plans each
-STUDIES = {file.stem for file in prepare.CONF.glob("study/*.yaml")}
+STUDIES = {file.stem for file in CONF.glob("study/*.yaml")}
 TRAINED = (  # of the guide, as many as the suite has time for
     "-m fmnist_lit loss=mse optimizer=sgd_momentum optimizer.lr=1",
     "-m fmnist_lit optimizer=sgd_momentum optimizer.lr=0.3 scheduler=warmup_linear trainer.max_epochs=5",
@@ -47,9 +49,9 @@ TRAINED = (  # of the guide, as many as the suite has time for
 
 @pytest.fixture
 def script(monkeypatch):
-    """scripts/guide_figures.py as a module."""
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    return importlib.import_module("guide_figures")
+    """scripts/guide/make.py as a module."""
+    monkeypatch.syspath_prepend(ROOT / "scripts" / "guide")
+    return importlib.import_module("make")
 
 
 @pytest.fixture
@@ -75,8 +77,8 @@ def test_every_command_would_run(command, configurations, tmp_path, monkeypatch)
     monkeypatch.setattr(overrides, "CHECK_ALL", 1)  # each value of each key once, not each combination
     words = [word for word in RUNS[command] if not PLACEHOLDER.search(word)]
     args = get_args_parser().parse_intermixed_args([f"--config-dir={configurations}", *words])
-    prepare.check_sources(args)
-    prepare.prepare(args)
+    check_sources(args)
+    prepare(args)
 
 
 def test_every_study_that_is_named_exists():
@@ -96,6 +98,22 @@ def test_every_verb_exists_with_its_options(command, monkeypatch, capsys):
         runpy.run_module(module, run_name="__main__")
     told = capsys.readouterr().out
     assert [word for word in words if word.startswith("--") and word.split("=")[0] not in told] == []
+
+
+def test_every_script_that_is_named_exists():
+    assert SCRIPT_COMMANDS
+    assert {ROOT / script for script, *_ in SCRIPT_COMMANDS} <= set(SCRIPTS)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda file: str(file.relative_to(ROOT)))
+def test_every_script_tells_the_options_that_the_documents_use(script, monkeypatch, capsys):
+    used = {word for file, *words in SCRIPT_COMMANDS if ROOT / file == script for word in words if word[:2] == "--"}
+    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    monkeypatch.syspath_prepend(script.parent)
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_path(str(script), run_name="__main__")
+    told = capsys.readouterr().out
+    assert {option for option in used if option not in told} == set()
 
 
 @pytest.mark.parametrize("command", TRAINED)
@@ -158,13 +176,13 @@ def test_a_measured_text_is_replaced_where_it_stands(script, monkeypatch):
 
 
 def test_a_study_that_has_not_been_run_gives_no_picture(script, monkeypatch, tmp_path):
-    monkeypatch.setattr(script, "RUNS", tmp_path)
+    monkeypatch.setattr("runs.RUNS", tmp_path)
     with pytest.raises(script.NotRunError, match="study=losses has not been run"):
         script.FIGURES["losses_epochs"]()
 
 
 def test_a_picture_of_a_formula_needs_no_runs(script, monkeypatch, tmp_path):
-    monkeypatch.setattr(script, "RUNS", tmp_path)
+    monkeypatch.setattr("runs.RUNS", tmp_path)
     monkeypatch.setattr(script, "GUIDE", tmp_path)
     script.draw("losses_shapes")
     assert (tmp_path / "images" / "losses_shapes.png").read_bytes().startswith(b"\x89PNG")

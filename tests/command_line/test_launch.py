@@ -206,7 +206,7 @@ def test_help_shows_groups_keys_and_examples(command):
 
 @pytest.mark.parametrize(
     ("argument", "told"),
-    [("optimizer=adma", "did you mean adam?"), ("sed=1", "did you mean seed?"), ("without=null", "conf/without")],
+    [("optimizer=adma", "did you mean adam?"), ("sed=1", "did you mean seed?"), ("loss=null", "conf/loss")],
 )
 def test_cfg_job_of_what_cannot_be_composed_is_an_error_of_one_line(launch_here, capsys, argument, told):
     assert launch_here("--cfg", "job", argument) == 2

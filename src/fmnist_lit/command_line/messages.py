@@ -24,8 +24,9 @@ def explain_hydra_error(error: Exception) -> str:
         if match[1] in RULES:
             return f"{match[1]}: the chosen {match[1].split('.')[0]} has no such key"
         return unknown_key(match[1], [*RULES, *TOP_LEVEL_KEYS])
-    if match := re.search(r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':((?:\n\t\S+)+)", text):
-        group, option, options = match[1], match[2], match[3].split()
+    if match := re.search(r"Could not find '([^']+)'\s+Available options in '([^']+)':((?:\n\t\S+)+)", text):
+        group, options = match[2], match[3].split()
+        option = match[1].removeprefix(f"{group}/")
         if extra := EXTRAS.get(f"{group}={option}"):
             return f"{group}={option}: is not installed; pip install 'fmnist_lit[{extra}]'"
         nearest = difflib.get_close_matches(option, options, n=1)

@@ -27,7 +27,7 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         if not override.key_or_group:
             raise ConfigError(f"{word}: has no key; write key=value")
         named = isinstance(override.value(), str | QuotedString | list) or override.is_sweep_override()
-        if override.key_or_group in (*GROUPS, "without") and not (named or override.is_delete()):
+        if override.key_or_group in GROUPS and not (named or override.is_delete()):
             raise ConfigError(f"{word}: must be the name of a file in conf/{override.key_or_group}")
         parsed.append(override)
     return parsed

@@ -1,4 +1,4 @@
-"""The loops that scripts/benchmark.py measures, each written the way its people write it.
+"""The loops that epoch.py measures, each written the way its people write it.
 
 A contender is a function of a setting and of ``lap``, to be run in a process of its own. It prepares itself, and then
 calls ``lap(accuracy)`` before every epoch, with the test accuracy of the last; ``lap`` returns when the next may start
@@ -11,7 +11,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,13 +29,14 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 from torchvision.transforms import ToTensor
 
-from fmnist_lit import train as project
+from fmnist_lit.build import count_steps, make_classifier, make_datamodule, make_trainer
 from fmnist_lit.data.images import load_images
+from fmnist_lit.processes.setup import quieten_lightning
 
 LR = 1e-3
 EVAL_BATCH_SIZE = 2000
 DATA_DIR = os.environ.get("FMNIST_DATA_DIR", "data")
-CONF = Path(__file__).parents[1] / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 UNKNOWN = float("nan")  # the accuracy before the first epoch
 
 Lap = Callable[[float], None]
@@ -47,7 +48,7 @@ class Setting:
 
     Attributes:
         total_epochs: the most that will be asked of a contender.
-        overrides: for fmnist_lit only, as on its command line.
+        overrides: for fmnist_lit and textbook only, as on its command line.
     """
 
     device: str = "cpu"
@@ -132,18 +133,23 @@ def fmnist_lit(setting: Setting, lap: Lap) -> None:
         ]
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("config", overrides)
-        project.quieten_lightning()
+        quieten_lightning()
         log = logging.getLogger("fmnist_lit")  # its line an epoch, which Hydra sends to the screen and to train.log
         log.setLevel(logging.INFO)
         log.propagate = False
         log.handlers = [logging.FileHandler(Path(folder) / "train.log")]
-        trainer = project.make_trainer(cfg)
-        datamodule = project.make_datamodule(cfg, trainer)
-        cfg.total_steps = project.count_steps(cfg, datamodule)
+        trainer = make_trainer(cfg)
+        datamodule = make_datamodule(cfg, trainer)
+        cfg.total_steps = count_steps(cfg, datamodule)
         torch.manual_seed(0)
-        classifier = project.make_classifier(cfg, instantiate(cfg.model), datamodule)
-        trainer.callbacks.append(Laps(lap, lambda: classifier.metrics.get("accuracy/test", UNKNOWN)))
+        classifier = make_classifier(cfg, instantiate(cfg.model), datamodule)
+        trainer.callbacks.append(Laps(lap, lambda: classifier.figures.get("accuracy/test", UNKNOWN)))
         trainer.fit(classifier, datamodule)
+
+
+def textbook(setting: Setting, lap: Lap) -> None:
+    """``fmnist_lit`` with the textbook LightningModule, which Lightning calls at every step."""
+    fmnist_lit(replace(setting, overrides=(*setting.overrides, "trainer.steps_per_batch=1")), lap)
 
 
 def tutorial(setting: Setting, lap: Lap) -> None:
@@ -205,7 +211,7 @@ class TemplateModule(LightningModule):
         self.loss = nn.CrossEntropyLoss()
         self.metrics = nn.ModuleDict()
         for split in ("train_", "val_"):  # "train" alone is a method of a ModuleDict
-            self.figures[split] = nn.ModuleDict({"loss": MeanMetric(), "acc": MulticlassAccuracy(10, average="micro")})
+            self.metrics[split] = nn.ModuleDict({"loss": MeanMetric(), "acc": MulticlassAccuracy(10, average="micro")})
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=LR)
@@ -214,7 +220,7 @@ class TemplateModule(LightningModule):
         images, labels = batch
         logits = self.model(images)
         loss = self.loss(logits, labels)
-        metrics = self.figures[f"{split}_"]
+        metrics = self.metrics[f"{split}_"]
         metrics["loss"](loss)
         metrics["acc"](logits.argmax(dim=1), labels)
         self.log(f"{split}/loss", metrics["loss"], on_step=split == "train", on_epoch=True, prog_bar=True)

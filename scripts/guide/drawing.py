@@ -17,6 +17,7 @@ from fmnist_lit.sweep.values import show_value
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE, GREY = (
     *("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#8A8F98"),
 )
+FORMULA = "computed from the formula; no training"  # small print
 STYLE = {
     "font.size": 11,
     "axes.axisbelow": True,

@@ -1,6 +1,6 @@
 """A four-job sweep on a real Slurm of one node, set up in a temporary folder; Debian: apt install slurm-wlm munge.
 
-    python scripts/slurm_sweep.py [--keep]
+    python scripts/proofs/slurm_sweep.py [--keep]
 
 Runs the sweep through the queue, stops and continues another, and compares both tables with that of Hydra's basic
 launcher. Needs no rights but those to start munged, slurmctld and slurmd; stops them at the end.

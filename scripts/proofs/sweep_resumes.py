@@ -1,8 +1,9 @@
 """Interrupt a sweep of 24 jobs with SIGKILL, SIGINT and SIGTERM, go on each time, and compare with one left alone.
 
-python scripts/prove_sweep_resumes.py [FOLDER]
+python scripts/proofs/sweep_resumes.py [FOLDER]
 """
 
+import argparse
 import csv
 import hashlib
 import re
@@ -31,7 +32,10 @@ RATES = "optimizer.lr=0.001,0.003,0.01"
 INTERRUPTIONS = ((signal.SIGKILL, 5), (signal.SIGINT, 12), (signal.SIGTERM, 19))  # and the jobs finished before
 
 
-def main(folder: Path) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, help="for both sweeps; a new temporary one if not given")
+    folder = parser.parse_args().folder or Path(tempfile.mkdtemp(prefix="sweep_"))
     folder.mkdir(parents=True, exist_ok=True)
     whole, broken = folder / "whole", folder / "broken"
     show("uninterrupted", sweep(whole))
@@ -156,4 +160,4 @@ def show(what: str, ended: tuple[int, str | None]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.mkdtemp(prefix="sweep_")))
+    main()

@@ -1,7 +1,7 @@
 """What a command costs before it trains: imports one by one, and whole commands, in seconds of wall clock and of CPU.
 
-    FMNIST_DATA_DIR=… UV_COMPILE_BYTECODE=1 uv run python scripts/startup.py
-    sudo … python scripts/startup.py --cold    # each first run with the system's file cache dropped, which takes root
+    FMNIST_DATA_DIR=… UV_COMPILE_BYTECODE=1 uv run python scripts/benchmark/startup.py
+    sudo … python scripts/benchmark/startup.py --cold    # each first run with an empty file cache, which takes root
 
 Each is measured in a new process, with the median of ``--repeats``; they take turns. Without compiled bytecode (.pyc
 files) imports take about twice as long.
@@ -23,7 +23,7 @@ IMPORTS = {
     "torchvision.datasets": "import torchvision.datasets",
     "lightning.pytorch": "import lightning.pytorch",
     "hydra": "import hydra",
-    "fmnist_lit.launch, before anything is checked": "import fmnist_lit.command_line.launch",
+    "fmnist_lit.command_line, before any check": "import fmnist_lit.command_line.launch",
     "fmnist_lit.train, with all that trains": "import fmnist_lit.train",
 }
 COMMANDS = {

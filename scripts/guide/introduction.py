@@ -1,0 +1,31 @@
+"""docs/guide/README.md: how much of a difference is luck."""
+
+import numpy as np
+from contents import figure, text
+from drawing import BLUE, VERMILLION, canvas, finish, note
+from matplotlib.figure import Figure
+from runs import real, study
+
+
+@figure
+def seeds() -> Figure:
+    group = study("seeds").ranked[0]
+    fig, axes = canvas(3.0)
+    ax = axes[0, 0]
+    for row, (split, colour) in enumerate((("test", BLUE), ("val", VERMILLION))):
+        values = 100 * np.array(group.figures(f"{split}_accuracy"))
+        ax.plot(values, np.full(len(values), row), "o", color=colour, ms=7, alpha=0.7)
+        ax.errorbar(values.mean(), row - 0.25, xerr=values.std(ddof=1), fmt="|", color=colour, capsize=4, ms=12, lw=2)
+        note(ax, values.mean(), row - 0.47, f"{values.mean():.2f} ± {values.std(ddof=1):.2f}", colour, ha="center")
+    ax.set_yticks([0, 1], ["test", "validation"])
+    ax.set_ylim(-0.7, 1.4)
+    ax.grid(False, axis="y")
+    ax.set_xlabel("accuracy (%), a dot is a seed")
+    return finish(fig, "The same run with ten seeds: half a point is luck", real("seeds", "10 seeds"))
+
+
+@text
+def seeds_spread() -> str:
+    group = study("seeds").ranked[0]
+    points = [f"{100 * group.std(f'{split}_accuracy'):.1f}" for split in ("val", "test")]
+    return f"{points[0]} points of validation and {points[1]} of test accuracy (standard deviation of {group.n} seeds)"
