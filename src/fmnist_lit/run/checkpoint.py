@@ -4,6 +4,7 @@ import copy
 import io
 import time
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from fmnist_lit.classifier import Classifier
 from fmnist_lit.config import ConfigError
+from fmnist_lit.data.batches import TrainBatches
 from fmnist_lit.processes.collectives import any_rank_is_to_stop, gather
 from fmnist_lit.processes.signals import stop_request
 from fmnist_lit.run.files import link_durably, write_durably
@@ -131,11 +133,9 @@ class RunCheckpoint(Checkpoint):
         if position is not None:
             module.resumed = {**position, "sums": position["sums"][rank]}
         module.figures = dict(checkpoint["metrics"])
-        done = 0 if position is None else position["batches"]
         batches = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]  # set by Trainer.fit
-        chunks = batches.chunks_before(done)
-        checkpoint["loops"]["fit_loop"] = in_mid_epoch(
-            checkpoint["loops"]["fit_loop"], checkpoint["global_step"], done, chunks
+        checkpoint["loops"]["fit_loop"] = to_go_on(
+            checkpoint["loops"]["fit_loop"], checkpoint["global_step"], position, batches
         )
         self.generators = {name: states[rank] for name, states in checkpoint["generators"].items()}
         self.plateau_is_due = checkpoint.get("plateau_is_due", False)  # older checkpoints had stepped it
@@ -209,21 +209,27 @@ def at_start_of_epoch(fit_loop: dict[str, Any], epoch: int) -> dict[str, Any]:
     }
 
 
-def in_mid_epoch(fit_loop: dict[str, Any], global_step: int, batches: int, chunks: int) -> dict[str, Any]:
-    """The state of Lightning's fit loop at the start of an epoch, with its counters moved on within the epoch.
+def to_go_on(
+    fit_loop: dict[str, Any], global_step: int, position: Mapping[str, Any] | None, loader: TrainBatches
+) -> dict[str, Any]:
+    """The state of Lightning's fit loop for going on in an epoch, with whichever class and chunk this run has.
 
     Args:
-        fit_loop: as ``at_start_of_epoch`` made it, in a run with automatic or with manual optimisation.
+        fit_loop: as ``at_start_of_epoch`` made it, with automatic or with manual optimisation.
         global_step: optimiser steps of the run so far.
-        batches: of the epoch that are done.
-        chunks: what the Trainer will take for batches that are done.
+        position: where in the epoch, as the checkpoint has it; None for its start.
+        loader: of this run; the Trainer counts its chunks.
     """
-    fit_loop = copy.deepcopy(fit_loop)
-    fit_loop["state_dict"]["combined_loader"] = [{"batches": batches}]
-    fit_loop["epoch_loop.batch_progress"]["current"] = dict.fromkeys(COUNTERS, chunks)
     steps = {"ready": global_step, "completed": global_step}
+    fit_loop = copy.deepcopy(fit_loop)
     fit_loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"] = dict(steps)
     fit_loop["epoch_loop.manual_optimization.optim_step_progress"]["total"] = dict(steps)
+    if position is not None:
+        for progress in fit_loop["epoch_progress"].values():
+            progress["ready"] += 1  # what tells Lightning that the epoch is not finished
+        fit_loop["state_dict"]["combined_loader"] = [{"batches": position["batches"]}]
+        done = loader.chunks_before(position["batches"])
+        fit_loop["epoch_loop.batch_progress"]["current"] = dict.fromkeys(COUNTERS, done)
     return fit_loop
 
 
