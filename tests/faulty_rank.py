@@ -12,12 +12,12 @@ import torch
 
 import fmnist_lit.train
 from fmnist_lit.data.images import load_images
-from fmnist_lit.metrics import AccuracyAndLoss, EpochProgress
+from fmnist_lit.metrics import BufferedMetric, EpochProgress
 
 load_images("synthetic", "data", 0)
 torch.optim.SGD([torch.zeros(1, requires_grad=True)]).zero_grad()
 
-original_add, original_averages, original_train = EpochProgress.add, AccuracyAndLoss.averages, fmnist_lit.train.train
+original_add, original_averages, original_train = EpochProgress.add, BufferedMetric.averages, fmnist_lit.train.train
 
 
 def add(self: EpochProgress, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
@@ -32,11 +32,11 @@ def add(self: EpochProgress, loss: torch.Tensor, logits: torch.Tensor, labels: t
     original_add(self, loss, logits, labels)
 
 
-def averages(self: AccuracyAndLoss, split: str) -> dict[str, float]:
+def averages(self: BufferedMetric, split: str) -> dict[str, float]:
     figures = original_averages(self, split)
     if "KEEP" in os.environ:
         with open(Path(os.environ["KEEP"]) / f"{split}.{os.environ['LOCAL_RANK']}", "a") as counts:
-            print(int(self.sums[2]), file=counts)
+            print(int(self.metric.sums[2]), file=counts)
     return figures
 
 
@@ -55,4 +55,4 @@ def train(cfg: Any) -> dict[str, Any]:
     return figures
 
 
-EpochProgress.add, AccuracyAndLoss.averages, fmnist_lit.train.train = add, averages, train
+EpochProgress.add, BufferedMetric.averages, fmnist_lit.train.train = add, averages, train

@@ -1,4 +1,4 @@
-"""The LightningModule: a model, a loss, an optimiser and a schedule, as Lightning's own documentation would write it."""
+"""The LightningModule as Lightning's own documentation would write it: a model, a loss, an optimiser, a schedule."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fmnist_lit.losses import l1_penalty
-from fmnist_lit.metrics import AccuracyAndLoss, EpochProgress
+from fmnist_lit.metrics import BufferedMetric, EpochProgress
 from fmnist_lit.processes.collectives import sample_weight
 
 
@@ -55,8 +55,8 @@ class Classifier(LightningModule):
         self.decay_biases = decay_biases
         self.flip_average = flip_average
         self.watched = watched
-        self.progress = EpochProgress()
-        self.evaluated: dict[str, AccuracyAndLoss] = {}
+        self.progress = EpochProgress(self.device)
+        self.evaluated: dict[str, BufferedMetric] = {}
         self.figures: dict[str, float] = {}  # of the last epoch, by TensorBoard tag
         self.resumed: dict[str, Any] | None = None  # where in an epoch to go on
 
@@ -65,7 +65,8 @@ class Classifier(LightningModule):
         return logits
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        assert self.make_optimizer is not None and self.make_scheduler is not None
+        assert self.make_optimizer is not None  # an evaluation needs none
+        assert self.make_scheduler is not None
         parameters: list[Any] = list(self.model.named_parameters())
         if not self.decay_biases:
             parameters = [
@@ -81,7 +82,7 @@ class Classifier(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self.figures = {}  # those of another epoch are not of this one
-        self.progress = EpochProgress().to(self.device)
+        self.progress = EpochProgress(self.device)
         if self.resumed is not None:
             self.progress.go_on_from(self.resumed)
             self.resumed = None
@@ -148,9 +149,10 @@ class Classifier(LightningModule):
         if self.flip_average:
             logits[f"{split}_flip_average"] = (logits[split] + self.model(images.flip(3))) / 2
         for name, values in logits.items():
-            metric = self.evaluated.setdefault(name, AccuracyAndLoss().to(self.device))
+            if name not in self.evaluated:
+                self.evaluated[name] = BufferedMetric(self.device)
             if len(labels):  # a rank may have no image
-                metric.add(self.loss(values, labels), values, labels)
+                self.evaluated[name].add(self.loss(values, labels), values, labels)
 
     def on_validation_epoch_end(self) -> None:
         averages: dict[str, float] = {}

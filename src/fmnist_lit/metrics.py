@@ -13,11 +13,10 @@ MOST_BATCHES, MOST_ROWS = 50, 4096  # that wait to be added up
 
 
 class AccuracyAndLoss(Metric):
-    """Per-sample accuracy (a fraction) and average loss over all batches that were added, and over all ranks.
+    """Per-sample accuracy (a fraction) and average loss, over all batches and all ranks.
 
-    Updated at every step, torchmetrics would add half an epoch to a network this small: batches wait in a buffer. Their
-    losses are then summed one after another in double precision, so that the last digit does not depend on how many
-    batches waited.
+    The losses of batches are summed one after another in double precision, so that the last digit does not depend on
+    how many batches an update takes.
     """
 
     full_state_update = False
@@ -27,6 +26,30 @@ class AccuracyAndLoss(Metric):
         super().__init__()
         dtype = torch.float32 if torch.backends.mps.is_available() else torch.float64  # Apple's GPUs have no float64
         self.add_state("sums", torch.zeros(3, dtype=dtype), dist_reduce_fx="sum")  # loss, correct, samples
+
+    def update(self, losses: Tensor, logits: Sequence[Tensor], labels: Sequence[Tensor]) -> None:
+        """Add batches: the mean loss of each (B,), and the logits (N, C) and class indices (N,) of each."""
+        sizes = torch.tensor([len(batch) for batch in labels], device=losses.device)
+        weighted = losses.to(self.sums.dtype) * sizes
+        self.sums[0] = torch.cat([self.sums[:1], weighted]).cumsum(0)[-1]
+        rows = torch.cat(list(labels))
+        self.sums[1] += (torch.cat(list(logits)).argmax(dim=1) == rows).sum()
+        self.sums[2] += len(rows)
+
+    def compute(self) -> dict[str, float]:
+        """The averages."""
+        loss, correct, samples = self.sums.tolist()
+        return {"accuracy": correct / samples, "loss": loss / samples}
+
+
+class BufferedMetric:
+    """``AccuracyAndLoss`` of batches that wait until there are a few dozen of them.
+
+    Updated at every step, torchmetrics would add half an epoch to a network this small.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.metric = AccuracyAndLoss().to(device)
         self.buffer: list[tuple[Tensor, Tensor, Tensor]] = []
         self.buffered_rows = 0
 
@@ -45,26 +68,16 @@ class AccuracyAndLoss(Metric):
             self.update(torch.stack(losses), logits, labels)
 
     def update(self, losses: Tensor, logits: Sequence[Tensor], labels: Sequence[Tensor]) -> None:
-        """Add up batches: the mean loss of each (B,), and the logits (N, C) and class indices (N,) of each."""
-        sizes = torch.tensor([len(batch) for batch in labels], device=losses.device)
-        weighted = losses.to(self.sums.dtype) * sizes
-        self.sums[0] = torch.cat([self.sums[:1], weighted]).cumsum(0)[-1]
-        rows = torch.cat(list(labels))
-        self.sums[1] += (torch.cat(list(logits)).argmax(dim=1) == rows).sum()
-        self.sums[2] += len(rows)
-
-    def compute(self) -> dict[str, float]:
-        """The averages."""
-        loss, correct, samples = self.sums.tolist()
-        return {"accuracy": correct / samples, "loss": loss / samples}
+        """As the metric's."""
+        self.metric.update(losses, logits, labels)
 
     def averages(self, split: str) -> dict[str, float]:
         """The averages by TensorBoard tag."""
         self.flush()
-        return {f"{kind}/{split}": value for kind, value in self.compute().items()}
+        return {f"{kind}/{split}": value for kind, value in self.metric.compute().items()}
 
 
-class EpochProgress(AccuracyAndLoss):
+class EpochProgress(BufferedMetric):
     """The figures of an epoch of training so far, and how far it is.
 
     Attributes:
@@ -74,8 +87,8 @@ class EpochProgress(AccuracyAndLoss):
         recent_loss: mean over the batches that were last added up, for a progress bar.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
         self.batches = self.steps = self.steps_before_batch = 0
         self.steps_before: list[int] = []  # of the batches that wait
         self.learning_rate = math.nan
@@ -110,10 +123,10 @@ class EpochProgress(AccuracyAndLoss):
     def position(self) -> dict[str, Any]:
         """All that ``go_on_from`` needs, in plain values and tensors."""
         self.flush()
-        return {"batches": self.batches, "steps": self.steps, "sums": self.sums, "seconds": self.seconds}
+        return {"batches": self.batches, "steps": self.steps, "sums": self.metric.sums, "seconds": self.seconds}
 
     def go_on_from(self, position: Mapping[str, Any]) -> None:
         """Be where an interrupted epoch was."""
         self.batches, self.steps = position["batches"], position["steps"]
-        self.sums.copy_(position["sums"])
+        self.metric.sums.copy_(position["sums"])
         self.start -= position["seconds"]

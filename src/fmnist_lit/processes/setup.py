@@ -35,5 +35,6 @@ def quieten_lightning() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")
     warnings.filterwarnings("ignore", message="The `srun` command is available")  # a login node of Slurm
+    warnings.filterwarnings("ignore", message="The ``compute`` method of metric")  # a rank may have no image
     warnings.filterwarnings("ignore", message="Total length of `list`")  # no validation was asked for
     warnings.filterwarnings("ignore", message="It is recommended to use .*sync_dist")  # they are of all ranks
