@@ -11,7 +11,7 @@ import torch
 from hydra.utils import instantiate
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from fmnist_lit.chunked import STEPS_PER_BATCH, ChunkedClassifier, what_needs_single_steps
@@ -63,8 +63,8 @@ def make_trainer(cfg: DictConfig) -> Trainer:
         plugins=[DurableCheckpointIO(), *([LightningEnvironment()] if torch.distributed.is_initialized() else [])],
         default_root_dir=cfg.run_dir,
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
-        enable_model_summary=False,
-        enable_progress_bar="progress_bar" in cfg.callbacks,
+        enable_model_summary=any(isinstance(callback, ModelSummary) for callback in callbacks),
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         num_sanity_val_steps=0,
         log_every_n_steps=1,
     )

@@ -4,16 +4,14 @@ import bisect
 import math
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fmnist_lit.data.images import Images
-
-if TYPE_CHECKING:
-    from fmnist_lit.data.datamodule import FashionMNISTDataModule
+from fmnist_lit.data.augmentation import Augmentation
+from fmnist_lit.data.images import Images, Scaling
 
 # 13 MB of float pixels; above 32 MB malloc maps fresh pages each time, and scaling takes three times as long
 CHUNK_ROWS = 4096
@@ -31,6 +29,29 @@ def epoch_order(num_samples: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(num_samples, generator=epoch_generator(seed, epoch))
 
 
+class BatchSettings(Protocol):
+    """What batches ask of the data module, at the time of each epoch."""
+
+    train_images: Images
+    scale: Scaling
+    augmentation: Augmentation
+    batch_size: int
+    eval_batch_size: int
+    steps_per_batch: int
+    break_every: int | None
+    shuffle: bool
+    seed: int
+
+    @property
+    def epoch(self) -> int: ...
+
+    @property
+    def world_size(self) -> int: ...
+
+    @property
+    def rank(self) -> int: ...
+
+
 class TrainBatches:
     """The training batches of one epoch, in chunks: the rows of several batches in one tensor.
 
@@ -39,7 +60,7 @@ class TrainBatches:
     batch, its chunk, or where an interrupted epoch resumes.
     """
 
-    def __init__(self, datamodule: "FashionMNISTDataModule") -> None:
+    def __init__(self, datamodule: BatchSettings) -> None:
         self.datamodule = datamodule
         images, world_size = datamodule.train_images, datamodule.world_size
         batch_rows = datamodule.batch_size * world_size
@@ -105,7 +126,7 @@ class TrainBatches:
 class EvaluationBatches:
     """All images once, in order, in large batches; each rank gets its share, and nothing is padded."""
 
-    def __init__(self, datamodule: "FashionMNISTDataModule", images: Images) -> None:
+    def __init__(self, datamodule: BatchSettings, images: Images) -> None:
         self.datamodule = datamodule
         self.images = images
         self.num_batches = math.ceil(len(images) / (datamodule.eval_batch_size * datamodule.world_size))

@@ -70,13 +70,13 @@ class FashionMNISTDataModule(LightningDataModule):
         self.break_every = break_every
         self.evaluate_each_epoch = evaluate_each_epoch
         self.synthetic_seed = synthetic_seed
-        self.dataset: str | None = None
+        self.dataset = ""  # known once it is set up
 
     def prepare_data(self) -> None:
         load_images(self.source, self.data_dir, self.synthetic_seed)
 
     def setup(self, stage: str | None = None) -> None:
-        if self.dataset is None:
+        if not self.dataset:
             self.dataset, train, test = load_images(self.source, self.data_dir, self.synthetic_seed)
             permutation = torch.randperm(len(train), generator=torch.Generator().manual_seed(SPLIT_SEED))
             # sorted, so that training without shuffling goes in file order

@@ -171,6 +171,8 @@ class RunCheckpoint(Checkpoint):
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
         assert isinstance(module, Classifier)
+        if trainer.fit_loop.restarting:  # else Lightning would not step a plateau schedule at the end of this epoch
+            trainer.fit_loop.restarting = False
         if module.epoch_is_finished or not module.progress.between_steps:
             return
         due = self.every_n_steps and module.progress.steps % self.every_n_steps == 0

@@ -7,7 +7,7 @@ from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fmnist_lit.run.files import remove_orphans, write_durably
+from fmnist_lit.run.files import remove_orphans, write_durably, write_text
 from fmnist_lit.sweep.rendering import to_csv, to_html, to_markdown, to_screen
 from fmnist_lit.sweep.table import SweepTable, collect
 from fmnist_lit.sweep.verdict import Verdict, judge
@@ -88,8 +88,3 @@ def write_pages(table: SweepTable, verdict: Verdict, charts: Sequence["Chart"], 
     """Write ``summary.md`` and ``summary.html``; ``note`` is shown where there are no charts."""
     write_text(table.sweep_dir / "summary.md", to_markdown(table, verdict, charts, note))
     write_text(table.sweep_dir / "summary.html", to_html(table, verdict, charts, note))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write text durably; bytes of a folder's name that are no UTF-8 are escaped."""
-    write_durably(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
