@@ -34,7 +34,7 @@ def test_private_part_is_used_in_one_place(pattern, place):
 @pytest.mark.parametrize("name", ["hydra._internal", "omegaconf._", "lightning.pytorch.trainer.connectors"])
 def test_nothing_else_private_is_imported(name):
     imports = {
-        line
+        line.strip()
         for text in MODULES.values()
         for line in re.findall(rf"^\s*(?:from|import) {re.escape(name)}.*", text, re.M)
     }

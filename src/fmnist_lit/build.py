@@ -11,7 +11,7 @@ import torch
 from hydra.utils import instantiate
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, GradientAccumulationScheduler, ModelSummary, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from fmnist_lit.chunked import STEPS_PER_BATCH, ChunkedClassifier, what_needs_single_steps
@@ -20,6 +20,7 @@ from fmnist_lit.config import ConfigError
 from fmnist_lit.config.tree import plain, walk
 from fmnist_lit.config.trust import MOVED, require_trusted
 from fmnist_lit.data import FashionMNISTDataModule
+from fmnist_lit.data.batches import limited
 from fmnist_lit.run.checkpoint import CheckpointError, DurableCheckpointIO, load_checkpoint
 from fmnist_lit.run.resume import keep_configuration, require_same
 from fmnist_lit.run.stopping import StopConditions
@@ -56,17 +57,20 @@ def make_trainer(cfg: DictConfig) -> Trainer:
     callbacks = [build(callback) for callback in cfg.callbacks.values()]
     choose_steps_per_batch(cfg, callbacks)
     for_others = OWN_OPTIONS if cfg.trainer.steps_per_batch == 1 else (*OWN_OPTIONS, *STEP_OPTIONS)
+    options = {
+        "enable_model_summary": any(isinstance(callback, ModelSummary) for callback in callbacks),
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 1,
+        **{key: value for key, value in plain(cfg.trainer, resolve=True).items() if key not in for_others},
+    }
     return Trainer(
-        **{key: value for key, value in cfg.trainer.items() if key not in for_others},
+        **options,
         logger=[build(logger) for logger in cfg.logger.values()],
         callbacks=[StopConditions(cfg.trainer.max_steps), *callbacks],
         plugins=[DurableCheckpointIO(), *([LightningEnvironment()] if torch.distributed.is_initialized() else [])],
         default_root_dir=cfg.run_dir,
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
-        enable_model_summary=any(isinstance(callback, ModelSummary) for callback in callbacks),
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
     )
 
 
@@ -95,6 +99,7 @@ def make_datamodule(cfg: DictConfig, trainer: Trainer) -> FashionMNISTDataModule
         cfg.data,
         seed=cfg.seed,
         steps_per_batch=cfg.trainer.steps_per_batch,
+        shuffle=cfg.data.shuffle and not trainer.overfit_batches,  # type: ignore[attr-defined]  # the same ones each epoch
         break_every=every_n_steps and every_n_steps * cfg.trainer.accumulate_grad_batches,
         evaluate_each_epoch=list(cfg.evaluate_each_epoch),
     )
@@ -103,11 +108,22 @@ def make_datamodule(cfg: DictConfig, trainer: Trainer) -> FashionMNISTDataModule
     return datamodule
 
 
-def count_steps(cfg: DictConfig, datamodule: FashionMNISTDataModule) -> int:
-    """Optimiser steps in the whole run."""
-    per_epoch: int = math.ceil(datamodule.batches_per_epoch / cfg.trainer.accumulate_grad_batches)
-    steps: int = per_epoch * cfg.trainer.max_epochs
-    return steps if cfg.trainer.max_steps < 0 else min(steps, cfg.trainer.max_steps)
+def count_steps(trainer: Trainer, datamodule: FashionMNISTDataModule, options: DictConfig) -> int:
+    """Optimiser steps in the whole run, for a schedule to be laid out for.
+
+    Args:
+        trainer: with its limits and callbacks.
+        datamodule: of the run.
+        options: ``cfg.trainer``, of which the Trainer need not know all.
+    """
+    batches = limited(datamodule.batches_per_epoch, trainer.limit_train_batches)
+    accumulated = dict.fromkeys(range(trainer.max_epochs or 0), options.accumulate_grad_batches)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by Trainer.__init__
+        if isinstance(callback, GradientAccumulationScheduler):
+            accumulated = {epoch: callback.get_accumulate_grad_batches(epoch) for epoch in accumulated}
+    steps: int = sum(math.ceil(batches / each) for each in accumulated.values())
+    limits: list[int] = [limit for limit in (options.max_steps, trainer.max_steps) if limit >= 0]
+    return min([steps, *limits])
 
 
 def make_classifier(cfg: DictConfig, model: torch.nn.Module, datamodule: FashionMNISTDataModule) -> Classifier:
@@ -123,7 +139,7 @@ def make_classifier(cfg: DictConfig, model: torch.nn.Module, datamodule: Fashion
     if cfg.trainer.steps_per_batch == 1:
         classifier = Classifier(*parts, **options)
     else:
-        options |= {key: cfg.trainer[key] for key in (*STEP_OPTIONS, "max_steps")}
+        options |= {key: cfg.trainer[key] for key in (*STEP_OPTIONS, "max_steps") if key in cfg.trainer}
         classifier = ChunkedClassifier(*parts, batch_size=cfg.data.batch_size, **options)
     configuration = {**plain(cfg, resolve=True), "dataset": datamodule.dataset}
     configuration["scaling"] = asdict(datamodule.scale)  # so that the checkpoint is of use without the data

@@ -40,7 +40,7 @@ class ChunkedClassifier(Classifier):
 
     Args:
         batch_size: rows of a batch; ``training_step`` splits its chunk by it.
-        gradient_clip_val: largest norm of the whole gradient; None for no limit.
+        gradient_clip_val, gradient_clip_algorithm: of lightning.Trainer; None for no limit, and for the norm.
         accumulate_grad_batches: batches whose mean gradient makes an optimiser step.
         max_steps: stop after so many optimiser steps; -1 for no limit.
         classifier: what ``Classifier`` takes.
@@ -51,6 +51,7 @@ class ChunkedClassifier(Classifier):
         *classifier: Any,
         batch_size: int,
         gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
         accumulate_grad_batches: int = 1,
         max_steps: int = -1,
         **options: Any,
@@ -59,6 +60,7 @@ class ChunkedClassifier(Classifier):
         self.automatic_optimization = False
         self.batch_size = batch_size
         self.gradient_clip_val = gradient_clip_val
+        self.gradient_clip_algorithm = gradient_clip_algorithm
         self.accumulate_grad_batches = accumulate_grad_batches
         self.max_steps = max_steps
         self.in_last_batch = False  # of its epoch, not of a chunk
@@ -106,7 +108,7 @@ class ChunkedClassifier(Classifier):
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         super().on_before_optimizer_step(optimizer)
         if self.gradient_clip_val is not None:
-            self.configure_gradient_clipping(optimizer, self.gradient_clip_val, "norm")
+            self.configure_gradient_clipping(optimizer, self.gradient_clip_val, self.gradient_clip_algorithm)
 
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()

@@ -58,6 +58,8 @@ class Classifier(LightningModule):
         self.progress = EpochProgress(self.device)
         self.evaluated: dict[str, BufferedMetric] = {}
         self.figures: dict[str, float] = {}  # of the last epoch, by TensorBoard tag
+        self.images: dict[str, int] = {}  # how many of each split the figures are of
+        self.evaluated_step = 0
         self.resumed: dict[str, Any] | None = None  # where in an epoch to go on
 
     def forward(self, images: Tensor) -> Tensor:
@@ -109,20 +111,22 @@ class Classifier(LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None  # 16-mixed
-        if scaled or gradient_clip_algorithm == "value" or not gradient_clip_val:
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None or not gradient_clip_val:  # 16-mixed
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        else:  # Lightning refuses a fused optimiser in bf16-mixed too, where no gradient is scaled
-            nn.utils.clip_grad_norm_(
-                [p for group in optimizer.param_groups for p in group["params"]], gradient_clip_val
-            )
+            return
+        # Lightning refuses a fused optimiser in bf16-mixed too, where no gradient is scaled
+        clip = nn.utils.clip_grad_value_ if gradient_clip_algorithm == "value" else nn.utils.clip_grad_norm_
+        clip([p for group in optimizer.param_groups for p in group["params"]], gradient_clip_val)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         self.progress.steps += 1
         self.progress.learning_rate = optimizer.param_groups[0]["lr"]
 
     def on_train_epoch_end(self) -> None:
+        if self.evaluated_step != self.global_step:  # in mid-epoch, of weights that this epoch has left behind
+            self.figures = {}
         self.figures |= self.progress.averages("train")
+        self.images["train"] = self.progress.images
         self.figures |= {"lr": self.progress.learning_rate, "seconds": self.progress.seconds}
         if self.l1:
             with torch.no_grad():
@@ -133,6 +137,7 @@ class Classifier(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.evaluated = {}
+        self.evaluated_step = self.global_step
 
     on_test_epoch_start = on_validation_epoch_start
 
@@ -158,6 +163,7 @@ class Classifier(LightningModule):
         averages: dict[str, float] = {}
         for split, metric in self.evaluated.items():
             averages |= metric.averages(split)
+            self.images[split] = metric.images
         self.figures |= averages
         self.log_dict(averages, logger=False)
 

@@ -37,9 +37,9 @@ class AccuracyAndLoss(Metric):
         self.sums[2] += len(rows)
 
     def compute(self) -> dict[str, float]:
-        """The averages."""
+        """The averages, and how many images they are of."""
         loss, correct, samples = self.sums.tolist()
-        return {"accuracy": correct / samples, "loss": loss / samples}
+        return {"accuracy": correct / samples, "loss": loss / samples, "images": samples}
 
 
 class BufferedMetric:
@@ -52,6 +52,7 @@ class BufferedMetric:
         self.metric = AccuracyAndLoss().to(device)
         self.buffer: list[tuple[Tensor, Tensor, Tensor]] = []
         self.buffered_rows = 0
+        self.images = 0  # that the last averages are of
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Take a batch: its mean loss, a scalar; its logits (N, C); its class indices (N,)."""
@@ -74,7 +75,9 @@ class BufferedMetric:
     def averages(self, split: str) -> dict[str, float]:
         """The averages by TensorBoard tag."""
         self.flush()
-        return {f"{kind}/{split}": value for kind, value in self.metric.compute().items()}
+        computed = self.metric.compute()
+        self.images = int(computed.pop("images"))
+        return {f"{kind}/{split}": value for kind, value in computed.items()}
 
 
 class EpochProgress(BufferedMetric):

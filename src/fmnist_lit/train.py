@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,15 +9,19 @@ from lightning.pytorch import Trainer, seed_everything
 from omegaconf import DictConfig
 
 from fmnist_lit.build import build, count_steps, make_classifier, make_datamodule, make_trainer
-from fmnist_lit.classifier import Classifier
 from fmnist_lit.config.rules import DATASETS
 from fmnist_lit.data import FashionMNISTDataModule
+from fmnist_lit.loggers.console import ConsoleLogger
 from fmnist_lit.loggers.hyperparameters import log_hyperparameters
 from fmnist_lit.processes.collectives import any_rank_is_to_stop
 from fmnist_lit.processes.setup import quieten_lightning, seed_rank, set_num_threads
 from fmnist_lit.processes.signals import stop_request
-from fmnist_lit.run.checkpoint import RunCheckpoint, load_checkpoint
+from fmnist_lit.run.checkpoint import weights_digest
+from fmnist_lit.run.partial import Coverage, counted_partial, coverage
 from fmnist_lit.run.provenance import provenance
+from fmnist_lit.run.results import figures_by_name
+from fmnist_lit.run.selection import select_weights
+from fmnist_lit.run.stopping import stopped_by
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +30,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """Train, evaluate each epoch, test the best checkpoint once.
 
     Returns:
-        The figures for ``results.json``. ``cfg.total_steps`` is filled in.
+        The figures for ``results.json``. ``cfg.total_steps`` and ``cfg.trainer.steps_per_batch`` are filled in.
 
     Raises:
-        classifier.DivergedError: if a loss is not finite.
+        run.status.DivergedError: if a loss is not finite.
     """
     start = time.perf_counter()
     quieten_lightning()
@@ -40,8 +43,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     trainer = make_trainer(cfg)
     seed_rank(cfg.seed, trainer.global_rank)
     datamodule = make_datamodule(cfg, trainer)
-    announce(datamodule)
-    cfg.total_steps = count_steps(cfg, datamodule)
+    covered = coverage(trainer, datamodule, cfg.trainer)
+    announce(datamodule, covered, trainer)
+    cfg.total_steps = count_steps(trainer, datamodule, cfg.trainer)
     classifier = make_classifier(cfg, model, datamodule)
     # before its weights are restored: 64-true would lose half of each
     trainer.precision_plugin.convert_module(classifier)
@@ -52,71 +56,49 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     fit_cpu_seconds = time.process_time() - fit_start
     if any_rank_is_to_stop(trainer):
         stop_request.raise_if_received()
-    best_epoch, checkpoint, metrics = select_best(trainer, classifier)
+    ended = {"stopped_by": stopped_by(trainer, cfg.trainer.max_steps), "epochs": trainer.current_epoch}
+    selected = select_weights(trainer, classifier, datamodule)
+    tested = weights_digest(classifier.state_dict())
+    metrics = selected.figures
     if "test" not in datamodule.watched:
         trainer.test(classifier, datamodule, verbose=False)
-        tested = {tag: value for tag, value in classifier.figures.items() if "/test" in tag}
-        metrics |= tested
+        of_test = {tag: value for tag, value in classifier.figures.items() if "/test" in tag}
+        metrics |= of_test
         for logger in trainer.loggers:
-            logger.log_metrics(tested, step=trainer.current_epoch)
-    log_hyperparameters(cfg, trainer.loggers, metrics)
+            logger.log_metrics(of_test, step=trainer.current_epoch)
+    partial = counted_partial(covered, classifier.images)
+    log_hyperparameters(cfg, trainer.loggers, metrics, partial)
     return {
         "dataset": datamodule.dataset,
-        **figures(metrics),
-        "best_epoch": best_epoch,
-        "epochs": trainer.current_epoch,
+        **figures_by_name(metrics),
+        "partial": partial,
+        **{f"{split}_images": classifier.images.get(split) for split in ("train", "val", "test")},
+        "best_epoch": selected.epoch,
+        **ended,
         "steps": trainer.global_step,
         "seed": cfg.seed,
+        "batch_size": datamodule.batch_size,
         "seconds": round(time.perf_counter() - start, 3),
         "fit_cpu_seconds": round(fit_cpu_seconds, 3),  # of all threads; of a resumed run, since it went on
-        "checkpoint": checkpoint,
+        "checkpoint": selected.name,
+        "weights_sha256": tested,
         "num_parameters": sum(p.numel() for p in model.parameters()),
         "device": str(trainer.strategy.root_device),
         "num_threads": torch.get_num_threads(),
+        "num_processes": trainer.world_size,
         "provenance": provenance(),
     }
 
 
-def figures(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Metrics by TensorBoard tag as ``results.json`` names them; null where nothing was evaluated."""
-    kinds = ("accuracy", "loss")
-    named = {f"{split}_{kind}": metrics.get(f"{kind}/{split}") for split in ("test", "val", "train") for kind in kinds}
-    for split in ("test", "val"):
-        for kind in kinds:
-            if (tag := f"{kind}/{split}_flip_average") in metrics:
-                named[f"{split}_{kind}_flip_average"] = metrics[tag]
-    return named
-
-
-def announce(datamodule: FashionMNISTDataModule) -> None:
-    """Say which data this run is about; nobody should take the stand-in for the real thing."""
-    log.info(
-        "%s: %d training, %d validation, %d test images",
-        DATASETS[datamodule.dataset],
-        len(datamodule.train_images),
-        len(datamodule.val_images),
-        len(datamodule.test_images),
-    )
+def announce(datamodule: FashionMNISTDataModule, covered: Coverage, trainer: Trainer) -> None:
+    """Say which data this run is about; nobody should take the stand-in or a part for the real thing."""
+    log.info("%s: %s", DATASETS[datamodule.dataset], covered)
     if datamodule.source == "auto" and datamodule.dataset == "synthetic":
         log.warning(
             "WARNING: Fashion-MNIST is not in %s and cannot be downloaded. This run trains on a SYNTHETIC stand-in;\n"
             "WARNING: its figures say nothing about Fashion-MNIST. data=fashion_mnist tells how to get the real data.",
             datamodule.data_dir,
         )
-
-
-def select_best(trainer: Trainer, classifier: Classifier) -> tuple[int | None, str | None, dict[str, float]]:
-    """Put the weights of the best epoch into ``classifier``, or leave the last where nothing is selected.
-
-    Returns:
-        The best epoch (from 1), the checkpoint's path within the run folder, and the metrics at that moment by tag.
-    """
-    checkpoint = next((c for c in trainer.checkpoint_callbacks if isinstance(c, RunCheckpoint)), None)
-    if checkpoint is None:
-        return None, None, dict(classifier.figures)
-    if checkpoint.best_epoch is None:
-        return None, f"checkpoints/{checkpoint.last.name}", dict(classifier.figures)
-    trainer.strategy.barrier()  # rank 0 may still be at it
-    if checkpoint.best_epoch != trainer.current_epoch:
-        classifier.load_state_dict(load_checkpoint(checkpoint.best)["state_dict"])
-    return checkpoint.best_epoch, f"checkpoints/{checkpoint.best.name}", dict(checkpoint.best_metrics)
+    for logger in trainer.loggers:
+        if covered.partial and isinstance(logger, ConsoleLogger):
+            logger.remark = "PARTIAL"

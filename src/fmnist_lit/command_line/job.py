@@ -50,7 +50,7 @@ def run_job(cfg: DictConfig) -> float:
         return follow(cfg, place.rank)
     run_dir = Path(cfg.run_dir)
     earlier, refused = read_json(run_dir / "results.json"), False
-    results: dict[str, Any] = {"status": "running", **dict.fromkeys(FIGURES), "seed": cfg.seed}
+    results: dict[str, Any] = {"status": "running", "stopped_by": None, **dict.fromkeys(FIGURES), "seed": cfg.seed}
     logging.raiseExceptions = "HYDRA_FULL_ERROR" in os.environ  # a log that cannot be written ends no run
     results["started"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     with stop_request.listening(), workers.working(run_dir):
@@ -62,7 +62,7 @@ def run_job(cfg: DictConfig) -> float:
                 check_configuration(cfg)  # again: what could not be resolved before there was a run folder is known now
                 results |= {"status": "completed", **training(cfg)(cfg)}
         except InterruptedRunError as stop:
-            results |= {"status": "interrupted", "signal": str(stop)}
+            results |= {"status": "interrupted", "signal": str(stop), "stopped_by": str(stop)}
             log.error("Interrupted by %s. %s", stop, resume_hint(run_dir))
         except ConfigError as error:  # of a run to resume: what is known of that stays
             results = earlier or results | {"status": "failed", "error": str(error)}
@@ -165,20 +165,26 @@ def in_sweep() -> bool:
 def summary(run_dir: Path, results: dict[str, Any]) -> str:
     """What a person wants to know at the end of a run."""
     data = DATASETS[results["dataset"]]
-    chosen = "" if results["best_epoch"] is None else f", weights of epoch {results['best_epoch']} (best on validation)"
+    chosen = ""
+    if results["best_epoch"] is not None:
+        chosen = f", weights of epoch {results['best_epoch']} (best on validation)"
+    elif results["checkpoint"] == "checkpoints/final.ckpt":
+        chosen = ", weights that training ended with (checkpoints/final.ckpt), such as an average"
+    part = f" (PARTIAL: {results['partial']})" if results["partial"] else ""
     shown = relative(run_dir)
-    flipped = []
-    if "test_accuracy_flip_average" in results:
-        figures = 100 * results["test_accuracy_flip_average"], results["test_loss_flip_average"]
-        flipped = ["  averaged over flips {:.1f} %, average loss {:.3f}".format(*figures)]
     curves = shown if shown.is_absolute() else Path(*shown.parts[:1])
-    lines = [
-        f"{data}{chosen}",
-        f"  test accuracy {100 * results['test_accuracy']:.1f} %, average loss {results['test_loss']:.3f}",
-        *flipped,
-        f"  run folder    {shown}",
-        f"  curves        tensorboard --logdir {shlex.quote(str(curves))}",
-    ]
+    lines = [f"{data}{chosen}"]
+    if results["test_accuracy"] is None:
+        lines.append(f"  no test image was evaluated{part}")
+    else:
+        accuracy, loss = results["test_accuracy"], results["test_loss"]
+        lines.append(f"  test accuracy {100 * accuracy:.1f} %, average loss {loss:.3f}{part}")
+    if "test_accuracy_flip_average" in results:
+        accuracy, loss = results["test_accuracy_flip_average"], results["test_loss_flip_average"]
+        lines.append(f"  averaged over flips {100 * accuracy:.1f} %, average loss {loss:.3f}{part}")
+    if results["stopped_by"] not in ("max_epochs", None):
+        lines.append(f"  stopped by    {results['stopped_by']} after epoch {results['epochs']}")
+    lines += [f"  run folder    {shown}", f"  curves        tensorboard --logdir {shlex.quote(str(curves))}"]
     return "\n".join(lines)
 
 

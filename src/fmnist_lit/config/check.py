@@ -8,6 +8,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fmnist_lit.config import ConfigError
+from fmnist_lit.config.lightning_options import REFUSED_CALLBACKS, REFUSED_TRAINER_OPTIONS
 from fmnist_lit.config.rules import FINITE, RULES, TRAIN_IMAGES
 from fmnist_lit.config.tree import plain, walk
 from fmnist_lit.config.trust import require_trusted, require_written_out
@@ -18,9 +19,10 @@ TOP_LEVEL_KEYS = {
     *("seed", "num_threads", "ckpt_path", "evaluate_each_epoch", "flip_average", "run_dir", "total_steps"),
 }
 CLOSED_GROUPS = ("data", "model", "regularization", "sweep")  # whose every key is in RULES
+OPTIONAL_KEYS = {"trainer.gradient_clip_algorithm"}  # of those in RULES that a configuration may lack
 REQUIRED_KEYS = {
     *(TOP_LEVEL_KEYS - {"hydra"}),
-    *(key for key in RULES if key.split(".")[0] in (*CLOSED_GROUPS, "trainer")),
+    *(key for key in RULES if key.split(".")[0] in (*CLOSED_GROUPS, "trainer") and key not in OPTIONAL_KEYS),
     *(f"{group}._target_" for group in ("data", "model", "loss", "optimizer", "scheduler")),
     "scheduler.interval",
 }
@@ -42,6 +44,7 @@ def check_configuration(cfg: DictConfig) -> None:
             check_value(key, path, value)
     if missing:
         raise ConfigError(f"{min(missing)}: missing, nothing runs without it")
+    check_lightning(cfg)
     check_combinations(cfg)
 
 
@@ -70,6 +73,17 @@ def as_typed(value: Any) -> str:
     return {"True": "true", "False": "false", "None": "null"}.get(str(value), str(value))
 
 
+def check_lightning(cfg: DictConfig) -> None:
+    """Refuse what of Lightning's a run cannot have; accepted and ignored would be worse."""
+    for option, reason in REFUSED_TRAINER_OPTIONS.items():
+        if option in cfg.trainer:
+            raise ConfigError(f"trainer.{option}={as_typed(cfg.trainer[option])}: not an option of a run; {reason}")
+    for name, callback in cfg.callbacks.items():
+        package, _, kind = str(callback.get("_target_")).rpartition(".")
+        if package == "lightning.pytorch.callbacks" and kind in REFUSED_CALLBACKS:
+            raise ConfigError(f"callbacks.{name}._target_={package}.{kind}: cannot be used; {REFUSED_CALLBACKS[kind]}")
+
+
 def check_combinations(cfg: DictConfig) -> None:
     """Refuse values that are fine alone and wrong together."""
     train_size = cfg.data.train_size or TRAIN_IMAGES - cfg.data.val_size
@@ -80,6 +94,17 @@ def check_combinations(cfg: DictConfig) -> None:
         )
     if "ReduceLROnPlateau" in cfg.scheduler._target_ and not (cfg.data.val_size and "val" in cfg.evaluate_each_epoch):
         raise ConfigError("scheduler=plateau follows the validation loss: needs data.val_size > 0 and val evaluated")
+    if "ReduceLROnPlateau" in cfg.scheduler._target_ and cfg.trainer.get("check_val_every_n_epoch", 1) != 1:
+        raise ConfigError(
+            f"trainer.check_val_every_n_epoch={cfg.trainer.check_val_every_n_epoch}: "
+            "scheduler=plateau follows the validation loss of every epoch"
+        )
+    for name, callback in cfg.callbacks.items():
+        if "BatchSizeFinder" in str(callback.get("_target_")) and "total_steps" in str(cfg.scheduler):
+            raise ConfigError(
+                f"callbacks.{name}: BatchSizeFinder changes the number of steps, for which the schedule is laid out; "
+                "find the size with scheduler=constant, then give data.batch_size"
+            )
     if cfg.optimizer.get("nesterov") and not cfg.optimizer.get("momentum"):
         raise ConfigError("optimizer.nesterov=true: needs optimizer.momentum > 0")
     if "Muon" in cfg.optimizer._target_ and not cfg.model.hidden_sizes:

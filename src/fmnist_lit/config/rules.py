@@ -105,6 +105,7 @@ RULES = {
     "trainer.max_epochs": integer(1),
     "trainer.max_steps": integer(1) | Rule("-1", lambda v: type(v) is int and v == -1),
     "trainer.gradient_clip_val": POSITIVE | NULL,
+    "trainer.gradient_clip_algorithm": one_of("norm", "value") | NULL,
     "trainer.accumulate_grad_batches": integer(1),
     "trainer.checkpoint_every_n_steps": integer(1) | NULL,
     "trainer.steps_per_batch": integer(1) | one_of("auto"),

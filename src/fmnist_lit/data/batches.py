@@ -84,6 +84,10 @@ class TrainBatches:
         """Whole chunks in the first ``batches`` batches of an epoch."""
         return bisect.bisect_right(self.breaks, batches) - 1
 
+    def images_within(self, limit: int | float) -> int:
+        """How many images of all ranks the Trainer takes in an epoch under ``limit_train_batches``."""
+        return min(limited(self.num_batches, limit) * self.batch_rows, self.num_samples)
+
     def state_dict(self) -> dict[str, int]:
         """A placeholder that Lightning wants: RunCheckpoint saves the position, which only the classifier knows."""
         return {"batches": 0}
@@ -123,6 +127,11 @@ class TrainBatches:
         return torch.cat([batch.tensor_split(world_size)[rank] for batch in torch.split(rows, self.batch_rows)])
 
 
+def limited(num_batches: int, limit: int | float) -> int:
+    """How many of so many batches one of lightning.Trainer's ``limit_…_batches`` leaves: a number, or a share."""
+    return min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
+
+
 class EvaluationBatches:
     """All images once, in order, in large batches; each rank gets its share, and nothing is padded."""
 
@@ -134,9 +143,18 @@ class EvaluationBatches:
     def __len__(self) -> int:
         return self.num_batches
 
+    def parts(self, rank: int) -> tuple[Tensor, ...]:
+        """The image numbers of each batch of a rank."""
+        rows = torch.arange(len(self.images)).tensor_split(self.datamodule.world_size)[rank]
+        return rows.tensor_split(self.num_batches)
+
+    def images_within(self, limit: int | float) -> int:
+        """How many images of all ranks the Trainer takes under ``limit_val_batches`` or ``limit_test_batches``."""
+        batches = limited(self.num_batches, limit)
+        return sum(len(part) for rank in range(self.datamodule.world_size) for part in self.parts(rank)[:batches])
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         data = self.datamodule
-        rows = torch.arange(len(self.images)).tensor_split(data.world_size)[data.rank]
-        for part in rows.tensor_split(self.num_batches):
+        for part in self.parts(data.rank):
             batch = self.images[int(part[0]) : int(part[-1]) + 1] if len(part) else self.images[:0]
             yield data.scale(batch.pixels), batch.labels

@@ -117,8 +117,11 @@ class FashionMNISTDataModule(LightningDataModule):
         return TrainBatches(self)
 
     def val_dataloader(self) -> list[EvaluationBatches]:
-        splits = {"val": self.val_images, "test": self.test_images}
-        return [EvaluationBatches(self, splits[name]) for name in self.watched]
+        return [self.evaluation_batches(split) for split in self.watched]
 
     def test_dataloader(self) -> EvaluationBatches:
-        return EvaluationBatches(self, self.test_images)
+        return self.evaluation_batches("test")
+
+    def evaluation_batches(self, split: str) -> EvaluationBatches:
+        """All images of ``val`` or ``test``, in order."""
+        return EvaluationBatches(self, {"val": self.val_images, "test": self.test_images}[split])

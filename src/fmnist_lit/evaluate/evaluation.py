@@ -49,6 +49,7 @@ class Evaluation:
         trained: what was evaluated.
         as_in_results: whether accuracy and loss equal those in the run's ``results.json``, to the last digit; None
             where it has none for this checkpoint and split.
+        difference: why they do not, or that it is not known.
         flip_average: accuracy and loss with logits averaged over each image and its mirror image, where the run's
             configuration asks for them.
         confusion: a row for each true class, a column for each predicted one.
@@ -62,6 +63,7 @@ class Evaluation:
     accuracy: float
     loss: float
     as_in_results: bool | None
+    difference: str
     flip_average: tuple[float, float] | None
     confusion: list[list[int]]
     bins: list[Bin]
@@ -104,7 +106,7 @@ class Evaluation:
     @property
     def summary(self) -> str:
         """Accuracy, loss and calibration in a few lines."""
-        other = ", NOT as in results.json: another device, number of processes or version rounds otherwise"
+        other = f", NOT as in results.json: {self.difference}"
         remark = {None: "", True: ", as in results.json", False: other}[self.as_in_results]
         figures = 100 * self.accuracy, 100 * self.standard_error, self.loss
         flipped = []

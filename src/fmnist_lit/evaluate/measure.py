@@ -16,6 +16,8 @@ from fmnist_lit.data.batches import EvaluationBatches
 from fmnist_lit.data.images import Images
 from fmnist_lit.evaluate.evaluation import NUM_MISTAKES, SPLIT_NAMES, Evaluation, Mistake, calibration_bins
 from fmnist_lit.processes.setup import quieten_lightning
+from fmnist_lit.run.checkpoint import load_checkpoint, weights_digest
+from fmnist_lit.run.provenance import provenance
 from fmnist_lit.trained.classifier import TrainedClassifier
 from fmnist_lit.trained.data import open_data
 from fmnist_lit.trained.find import Trained
@@ -53,6 +55,7 @@ def evaluate(trained: Trained, split: str = "test", data_dir: str | None = None)
         loss=loss,
         # during training the weights change from batch to batch, so these figures are of no single checkpoint
         as_in_results=None if split == "train" or None in written else written == [accuracy, loss],
+        difference=why_different(trained, split, len(images)),
         flip_average=flip_average,
         confusion=multiclass_confusion_matrix(
             torch.from_numpy(predicted), images.labels, len(classifier.classes)
@@ -61,6 +64,26 @@ def evaluate(trained: Trained, split: str = "test", data_dir: str | None = None)
         mistakes=[Mistake(int(i), int(labels[i]), int(predicted[i]), float(confidence[i])) for i in wrong],
     )
     return evaluation, images.pixels[:, 0].numpy()
+
+
+def why_different(trained: Trained, split: str, images: int) -> str:
+    """What may make figures differ from those in ``results.json``; that it is not known, where nothing is found."""
+    results = trained.results
+    reasons = [f"those are of a part, {results['partial']}"] if results.get("partial") else []
+    if not reasons and results.get(f"{split}_images") not in (None, images):
+        reasons.append(f"those are of {results[f'{split}_images']} images, these of {images}")
+    tested = results.get("weights_sha256")
+    if tested and tested != weights_digest(load_checkpoint(trained.file)["state_dict"]):
+        reasons.append(f"{trained.file.name} does not hold the weights that were tested")
+    if results.get("num_processes", 1) > 1:
+        reasons.append(f"{results['num_processes']} processes summed them up")
+    then, now = results.get("provenance") or {}, provenance()
+    for key in ("torch", "processor", "lightning", "fmnist_lit"):
+        if key in then and then[key] != now[key]:
+            reasons.append(f"{key} was {then[key]}, is {now[key]}")
+    if available_accelerator(results.get("device")) == "auto":
+        reasons.append(f"they were computed on {results.get('device')}")
+    return "; ".join(reasons) or "the reason is not known"
 
 
 def predict_split(

@@ -16,6 +16,7 @@ class ConsoleLogger(RunLogger):
     def __init__(self, max_epochs: int) -> None:
         super().__init__()
         self.max_epochs = max_epochs
+        self.remark = ""  # that every line is to carry
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -26,5 +27,6 @@ class ConsoleLogger(RunLogger):
             for split in SPLITS
             if f"accuracy/{split}" in metrics
         ]
+        remark = [self.remark] if self.remark else []
         epoch = f"epoch {step:{len(str(self.max_epochs))}d}/{self.max_epochs}"
-        log.info("%s", " | ".join([epoch, *figures, f"lr {metrics['lr']:.3g}", f"{metrics['seconds']:.1f} s"]))
+        log.info("%s", " | ".join([epoch, *figures, f"lr {metrics['lr']:.3g}", f"{metrics['seconds']:.1f} s", *remark]))

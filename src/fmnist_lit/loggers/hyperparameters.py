@@ -13,7 +13,9 @@ from fmnist_lit.config.overrides import key_of
 from fmnist_lit.loggers.tensorboard import TensorBoardLogger
 
 
-def log_hyperparameters(cfg: DictConfig, loggers: Iterable[Logger], metrics: Mapping[str, float]) -> None:
+def log_hyperparameters(
+    cfg: DictConfig, loggers: Iterable[Logger], metrics: Mapping[str, float], partial: str | None = None
+) -> None:
     """One row in TensorBoard's HParams tab: the choices and numbers people vary, beside the accuracies."""
     choices: Mapping[str, Any] = {}
     varied: list[str] = []
@@ -27,6 +29,8 @@ def log_hyperparameters(cfg: DictConfig, loggers: Iterable[Logger], metrics: Map
         row |= {f"{group}.{key}": value for key, value in cfg[group].items() if not key.startswith("_")}
     for key in ("data.batch_size", "data.normalize", "regularization.l1", "trainer.max_epochs", "seed", *varied):
         row[key] = choices[key] if key in choices else OmegaConf.select(cfg, key)
+    if partial:
+        row["partial"] = partial
     plain = {key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in row.items()}
     accuracies = {tag: metrics[tag] for tag in ("accuracy/val", "accuracy/test") if tag in metrics}
     for logger in loggers:

@@ -37,7 +37,8 @@ class CSVLogger(RunLogger):
             with open(self.path, newline="") as file:
                 rows = [earlier for earlier in csv.DictReader(file) if int(earlier["epoch"]) < step]
         text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
+        names = dict.fromkeys([*row, *(name for earlier in rows for name in earlier)])  # not every epoch is evaluated
+        writer = csv.DictWriter(text, fieldnames=list(names), lineterminator="\n")
         writer.writeheader()
         writer.writerows([*rows, row])
         write_durably(self.path, lambda file: file.write(text.getvalue().encode()))

@@ -1,6 +1,7 @@
 """Checkpoints of a run: written durably, loaded without trust, and enough to go on to the same bits."""
 
 import copy
+import hashlib
 import io
 import time
 import zipfile
@@ -86,6 +87,8 @@ class RunCheckpoint(Checkpoint):
         self.best_metrics: dict[str, float] = {}
         self.generators: dict[str, Any] | None = None
         self.plateau_is_due = False
+        self.stop_is_due = False
+        self.has_final = False
         self.start = time.perf_counter()  # moved back by what earlier parts of a resumed run took
 
     @property
@@ -95,6 +98,11 @@ class RunCheckpoint(Checkpoint):
     @property
     def best(self) -> Path:
         return self.folder / "best.ckpt"
+
+    @property
+    def final(self) -> Path:
+        """The weights that training ended with, where they are not those of its last step."""
+        return self.folder / "final.ckpt"
 
     @property
     def seconds(self) -> float:
@@ -123,6 +131,8 @@ class RunCheckpoint(Checkpoint):
         assert isinstance(module, Classifier)
         if not trainer.training or trainer.ckpt_path is None:  # to test, or to undo what one of Lightning's finders did
             return
+        # a clock begins anew: a run that a time budget ended goes on with another budget
+        checkpoint["callbacks"] = {key: state for key, state in checkpoint["callbacks"].items() if "Timer" not in key}
         position, rank = checkpoint["position"], trainer.global_rank
         num_ranks = len(checkpoint["generators"]["cpu"])
         if num_ranks != trainer.world_size:
@@ -159,6 +169,8 @@ class RunCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Classifier)
+        if trainer.is_global_zero:
+            self.final.unlink(missing_ok=True)  # of an earlier end
         stop_request.install()  # Lightning puts its own before it, which ends a validation without a checkpoint
         if self.plateau_is_due:
             self.plateau_is_due = False
@@ -173,8 +185,11 @@ class RunCheckpoint(Checkpoint):
         assert isinstance(module, Classifier)
         if trainer.fit_loop.restarting:  # else Lightning would not step a plateau schedule at the end of this epoch
             trainer.fit_loop.restarting = False
+        if trainer.should_stop and not (module.epoch_is_finished or module.progress.between_steps):
+            trainer.should_stop, self.stop_is_due = False, True  # a clock does not wait for the gradient under way
         if module.epoch_is_finished or not module.progress.between_steps:
             return
+        trainer.should_stop |= self.stop_is_due
         due = self.every_n_steps and module.progress.steps % self.every_n_steps == 0
         if due or trainer.should_stop:
             module.progress.flush()
@@ -196,6 +211,27 @@ class RunCheckpoint(Checkpoint):
             link_durably(self.last, self.best)
         if any_rank_is_to_stop(trainer):
             stop_request.raise_if_received()
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Keep weights that a callback has put into the model since the last checkpoint, such as an average."""
+        self.stop_is_due = False
+        if self.last.exists() and not same_weights(module.state_dict(), load_checkpoint(self.last)["state_dict"]):
+            trainer.save_checkpoint(self.final)
+            self.has_final = True
+
+
+def same_weights(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    """Whether two state dictionaries hold the same bits."""
+    return a.keys() == b.keys() and all(torch.equal(a[name].cpu(), b[name].cpu()) for name in a)
+
+
+def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the names, types, shapes and bits of weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state_dict.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def at_start_of_epoch(fit_loop: dict[str, Any], epoch: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, Timer
 
 from fmnist_lit.classifier import Classifier
 from fmnist_lit.processes.collectives import any_rank_is_to_stop, earliest
@@ -51,3 +52,28 @@ def raise_if_diverged(trainer: Trainer, module: Classifier) -> None:
     step = earliest(trainer, progress.diverged_step)
     if step is not None:
         raise DivergedError(trainer.global_step - progress.steps + step)
+
+
+def ran_out(timer: Timer) -> bool:
+    """Whether a time budget is used up."""
+    remaining = timer.time_remaining()
+    return remaining is not None and remaining <= 0
+
+
+def stopped_by(trainer: Trainer, max_steps: int) -> str | None:
+    """Why training ended, in the terms of ``results.json``; None if a callback of somebody else's asked for it.
+
+    Args:
+        trainer: after its fit.
+        max_steps: of the whole run; -1 for no limit.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by Trainer.__init__
+        if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
+            reason = callback.stopping_reason_message or f"{callback.monitor} did not improve"
+            return f"early_stopping: {' '.join(reason.split()).removesuffix(' Signaling Trainer to stop.')}"
+    if 0 <= max_steps <= trainer.global_step:
+        return "max_steps"
+    if any(isinstance(callback, Timer) and ran_out(callback) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        return "max_time"
+    ended = trainer.max_epochs is not None and trainer.current_epoch >= trainer.max_epochs
+    return "max_epochs" if ended else None

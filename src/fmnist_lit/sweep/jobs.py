@@ -110,7 +110,7 @@ def read_results(run_dir: Path, live: bool, epoch: int) -> tuple[str, str, dict[
         return ("running" if live else "interrupted"), f"{'' if live else 'killed '}after epoch {epoch}", results
     step = f" at step {results['diverged_step']}" if "diverged_step" in results else ""
     reasons = {
-        "completed": "" if is_number(results.get("val_accuracy")) else "not ranked: no validation accuracy",
+        "completed": why_not_ranked(results),
         "diverged": f"the loss is not finite{step}",
         "failed": results.get("error", "unknown error"),
         "interrupted": f"by {results.get('signal', 'an unknown signal')} after epoch {epoch}",
@@ -118,6 +118,13 @@ def read_results(run_dir: Path, live: bool, epoch: int) -> tuple[str, str, dict[
     if status not in reasons:
         return "interrupted", "results.json is damaged: unknown status", {}
     return status, one_line(reasons[status]), results
+
+
+def why_not_ranked(results: Mapping[str, Any]) -> str:
+    """Why a completed job is not ranked; empty if it is."""
+    if results.get("partial"):
+        return f"not ranked: its figures are of a part, {results['partial']}"
+    return "" if is_number(results.get("val_accuracy")) else "not ranked: no validation accuracy"
 
 
 def read_curve(file: Path) -> tuple[dict[int, float], str]:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fmnist_lit.sweep.jobs import STATUSES, Job, read_job
+from fmnist_lit.sweep.jobs import STATUSES, Job, read_job, why_not_ranked
 from fmnist_lit.sweep.plan import read_plan
 from fmnist_lit.sweep.values import SEED, distinct, identity, is_number
 
@@ -175,7 +175,7 @@ def rank_jobs(sweep_dir: Path, jobs: Sequence[Job], varied: Sequence[str], probl
         counted: dict[Any, Job] = {}
         for job in members:
             seed = identity(job.value(SEED))
-            if job.status != "completed" or job.figure("val_accuracy") is None or job.overrides is None:
+            if job.status != "completed" or why_not_ranked(job.results) or job.overrides is None:
                 unranked.append(job)
             elif len(datasets) > 1:
                 unranked.append(job.because(f"ran on {job.results.get('dataset')}, other jobs did not: not ranked"))

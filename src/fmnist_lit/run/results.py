@@ -1,0 +1,14 @@
+"""The figures of a run as ``results.json`` names them."""
+
+from collections.abc import Mapping
+
+
+def figures_by_name(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Metrics by TensorBoard tag as ``results.json`` names them; null where nothing was evaluated."""
+    kinds = ("accuracy", "loss")
+    named = {f"{split}_{kind}": metrics.get(f"{kind}/{split}") for split in ("test", "val", "train") for kind in kinds}
+    for split in ("test", "val"):
+        for kind in kinds:
+            if (tag := f"{kind}/{split}_flip_average") in metrics:
+                named[f"{split}_{kind}_flip_average"] = metrics[tag]
+    return named
