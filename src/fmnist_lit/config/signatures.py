@@ -2,8 +2,8 @@
 
 import ast
 import functools
+import gc
 import importlib.util
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ TAKE_NOTHING = {
     "torch.nn.modules.module.Module",
 }
 # What gives a module names that are not written in it
-MAKES_NAMES = re.compile(r"\bglobals\(\)|\bvars\(\)|\blocals\(\)\[|\bsys\.modules\b|\bexec\(")
+MAKES_NAMES = ("globals()", "vars()", "locals()", "sys.modules", "exec(")
 
 
 class UnreadableError(Exception):
@@ -227,13 +227,19 @@ def load(name: str) -> Module:
 @functools.cache
 def read(name: str, path: Path, changed_ns: int) -> Module:
     """Read a source file once, and again when it has changed."""
+    collects = gc.isenabled()
+    gc.disable()  # a tree is many new objects and no garbage, and looking for it costs as much as parsing
     try:
         source = path.read_text(encoding="utf-8")
         tree = ast.parse(source)
+        complete = not any(word in source for word in MAKES_NAMES)
+        module = Module(name, path.name == "__init__.py", {}, [], exports(tree), complete)
+        bind(module, tree.body)
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UnreadableError(name) from error
-    module = Module(name, path.name == "__init__.py", {}, [], exports(tree), not MAKES_NAMES.search(source))
-    bind(module, tree.body)
+    finally:
+        if collects:
+            gc.enable()
     return module
 
 
@@ -256,6 +262,7 @@ def bind(module: Module, body: Iterable[ast.stmt], certain: bool = True) -> None
         new: dict[str, ast.AST | str | None] = {}
         match node:
             case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                drop_bodies(node)
                 new[name] = node
             case ast.Import(names=aliases):
                 for alias in aliases:
@@ -287,6 +294,16 @@ def bind(module: Module, body: Iterable[ast.stmt], certain: bool = True) -> None
         for name, meaning in new.items():
             differs = not certain and module.names.get(name, meaning) != meaning
             module.names[name] = None if differs else meaning
+
+
+def drop_bodies(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+    """Forget what functions do, but for how an object is made: it is most of a tree, and trees are kept."""
+    if not isinstance(node, ast.ClassDef):
+        node.body = []
+        return
+    for child in node.body:
+        if isinstance(child, ast.FunctionDef) and child.name not in ("__init__", "__new__"):
+            child.body = []
 
 
 def dotted_name(module: Module, node: ast.expr) -> str | None:
