@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from fmnist_lit.chunked import STEPS_PER_BATCH, ChunkedClassifier, what_needs_single_steps
 from fmnist_lit.classifier import Classifier
 from fmnist_lit.config import ConfigError
+from fmnist_lit.config.arguments import OWN_OPTIONS
 from fmnist_lit.config.tree import plain, walk
 from fmnist_lit.config.trust import MOVED, require_trusted
 from fmnist_lit.data import FashionMNISTDataModule
@@ -27,8 +28,6 @@ from fmnist_lit.run.stopping import StopConditions
 
 log = logging.getLogger(__name__)
 
-# In cfg.trainer, but not for lightning.Trainer
-OWN_OPTIONS = ("matmul_precision", "max_steps", "steps_per_batch", "checkpoint_every_n_steps")
 STEP_OPTIONS = (
     "gradient_clip_val",
     "accumulate_grad_batches",

@@ -76,8 +76,8 @@ def test_whatever_ends_a_job_from_within_is_its_failure_alone(configure, tmp_pat
 
 
 def test_part_that_cannot_be_built_says_why(configure, tmp_path):
-    run_job(configure("optimizer=sgd", "+optimizer.nesterow=true"))
-    assert re.match(r"TypeError: .*unexpected keyword argument 'nesterow'", results(tmp_path / "run")["error"])
+    run_job(configure("+trainer.profiler=nonsense"))
+    assert re.match(r"MisconfigurationException: .*`profiler`", results(tmp_path / "run")["error"])
 
 
 def test_traceback_is_shown_where_it_is_asked_for(configure, raising, caplog, monkeypatch):

@@ -1,4 +1,6 @@
+import ast
 import functools
+import inspect
 import subprocess
 import sys
 
@@ -9,13 +11,16 @@ from conftest import QUIET, SMALL
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+import fmnist_lit.build
 import fmnist_lit.command_line.launch
 import fmnist_lit.train
 from fmnist_lit.build import build as build_part
 from fmnist_lit.build import make_trainer
 from fmnist_lit.command_line.prepare import CONF
 from fmnist_lit.config import ConfigError
+from fmnist_lit.config.arguments import GIVEN
 from fmnist_lit.config.check import check_configuration
+from fmnist_lit.config.lightning_options import REFUSED_TRAINER_OPTIONS
 from fmnist_lit.config.rules import RULES
 from fmnist_lit.config.tree import walk
 from fmnist_lit.config.trust import require_trusted
@@ -136,13 +141,149 @@ def test_wrong_value_of_a_choices_own_key_is_refused(refused, choice, argument):
         ("model.hiden_sizes=[3]", "model.hidden_sizes?"),
         ("+regularization.l2=1", "regularization.l1?"),
         ("sed=1", "seed?"),
-        ("+sed=1", "seed?"),
+        ("+sed=1", "did you mean seed?"),
+        ("lr=0.1", "did you mean optimizer.lr?"),
+        ("+lr=0.1", "did you mean optimizer.lr?"),
+        ("momentum=0.9", "did you mean optimizer.momentum?"),
+        ("shufle=true", "did you mean data.shuffle?"),
+        ("max_epochs=3", "did you mean trainer.max_epochs?"),
+        ("epochs=3", "did you mean trainer.max_epochs?"),
+        ("learning_rate=0.1", "did you mean optimizer.lr?"),
+        ("bs=32", "did you mean data.batch_size?"),
+        ("hidden_sizes=[3]", "did you mean model.hidden_sizes?"),
+        ("gpus=1", "did you mean trainer.accelerator or trainer.devices?"),
+        ("trainer.lr=1", "did you mean optimizer.lr?"),
+        ("trainer.limit_train_batches=0.1", "+trainer.limit_train_batches=… adds it"),
+        ("callbacks.es.patience=3", "+callbacks.es.patience=… adds it"),
     ],
 )
 def test_unknown_key_is_refused_with_the_nearest_known_one(refused, argument, suggestion):
     message = refused(argument)
     assert argument.split("=")[0].lstrip("+") in message
     assert suggestion in message
+
+
+EARLY_STOPPING = "+callbacks.es._target_=lightning.pytorch.callbacks.EarlyStopping"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["+trainer.max_epoch=3"],
+            "trainer.max_epoch: lightning.Trainer takes no such argument; did you mean max_epochs?",
+        ),
+        (
+            ["+callbacks.es._target_=lightning.pytorch.callbacks.EarlyStoping"],
+            "es._target_=lightning.pytorch.callbacks.EarlyStoping: no such class; did you mean EarlyStopping?",
+        ),
+        (
+            [EARLY_STOPPING, "+callbacks.es.patiance=3"],
+            "callbacks.es.patiance: EarlyStopping takes no such argument; did you mean patience?",
+        ),
+        (["+optimizer.momentun=0.9"], "optimizer.momentun: SGD takes no such argument; did you mean momentum?"),
+        # more of the kind
+        ([EARLY_STOPPING], "callbacks.es.monitor: missing, EarlyStopping needs it"),
+        (["optimizer._target_=torch.optim.Adamm"], "no such class; did you mean Adam?"),
+        (["optimizer._target_=torch.optim.Adam"], "optimizer.momentum: Adam takes no such argument"),
+        (["+optimizer._partal_=true"], "optimizer._partal_: SGD takes no such argument; did you mean _partial_?"),
+        (["scheduler._target_=torch.optim.lr_scheduler.StepLr"], "did you mean StepLR?"),
+        (["scheduler=step", "~scheduler.step_size"], "scheduler.step_size: missing, StepLR needs it"),
+        (["scheduler=one_cycle", "+scheduler.pct_strat=0.2"], "did you mean pct_start?"),
+        (["scheduler=one_cycle", "+scheduler.max_lr=0.2"], "scheduler.max_lr: OneCycleLR takes no such argument"),
+        (["+loss.label_smothing=0.1"], "did you mean label_smoothing?"),
+        (["loss=nll", "+loss.label_smoothing=0.1"], "LogSoftmaxNLLLoss takes no such argument; it takes none"),
+        (["loss._target_=torch.nn.CrosEntropyLoss"], "did you mean CrossEntropyLoss?"),
+        (["loss=mse", "+loss.loss.reductoin=sum"], "loss.loss.reductoin: MSELoss takes no such argument; did you mean"),
+        (["loss=mse", "~loss.loss"], "loss.loss: missing, OneHotLoss needs it"),
+        (["+logger.csv.flush_every=3"], "logger.csv.flush_every: CSVLogger takes no such argument; it takes run_dir"),
+        (["+logger.l._target_=lightning.pytorch.loggers.CSVLoger"], "did you mean CSVLogger?"),
+        (["+callbacks.progress_bar.refresh=3"], "did you mean refresh_rate?"),
+        (
+            [
+                "+callbacks.list._target_=lightning.pytorch.callbacks.Timer",
+                "+callbacks.list.duration=[{_target_:torch.nn.L11Loss}]",
+            ],
+            "callbacks.list.duration.0._target_=torch.nn.L11Loss: no such class; did you mean L1Loss?",
+        ),
+        (
+            ["+hydra.callbacks.x={_target_:fmnist_lit.sweep.callback.SummaryCallback,fodler:x}"],
+            "hydra.callbacks.x.fodler: SummaryCallback takes no such argument",
+        ),
+        ([EARLY_STOPPING, "+callbacks.es.monitor=???"], "callbacks.es.monitor=???: must be given"),
+    ],
+    ids=str,
+)
+def test_typing_error_in_a_part_is_refused_with_what_was_meant(refused, arguments, message):
+    assert message in refused(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["+trainer.logger=false"], "trainer.logger=false: not an option of a run; the group logger"),
+        (
+            ["+trainer.enable_progress_bar=false"],
+            "trainer.enable_progress_bar=false: not an option of a run; ~callbacks",
+        ),
+        (["+optimizer.params=[1]"], "optimizer.params: must be left out"),
+        (["+scheduler.optimizer=x"], "scheduler.optimizer: must be left out"),
+        ([EARLY_STOPPING, "+callbacks.es={_args_:[a],monitor:b}"], "callbacks.es.monitor: must be left out"),
+        (["optimizer._partial_=false"], "optimizer._partial_: must be true"),
+        (["~scheduler._partial_"], "scheduler._partial_: must be true"),
+    ],
+    ids=str,
+)
+def test_what_a_part_is_given_anyway_cannot_be_set(refused, arguments, message):
+    assert message in refused(*arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["+trainer.limit_train_batches=0.1", "+trainer.detect_anomaly=true"],
+        [EARLY_STOPPING, "+callbacks.es.monitor=accuracy/val"],
+        [EARLY_STOPPING, "+callbacks.es._args_=[accuracy/val]"],
+        [EARLY_STOPPING, "+callbacks.es._partial_=true"],
+        ["+logger.w={_target_:lightning.pytorch.loggers.WandbLogger,entity:of_wandb_init}"],
+        ["callbacks.checkpoint._target_=fmnist_lit.checkpoint.RunCheckpoint"],
+        ["+optimizer.dampening=0.1"],
+        ["scheduler=one_cycle", "+scheduler.div_factor=10"],
+    ],
+    ids=str,
+)
+def test_what_a_part_takes_is_accepted(configure, arguments):
+    check_configuration(configure(*arguments))
+
+
+def test_typing_error_in_a_file_or_in_one_job_of_a_sweep_is_refused(launch_here, tmp_path, capsys):
+    (tmp_path / "mine" / "callbacks").mkdir(parents=True)
+    callback = "defaults: [default]\nes:\n  _target_: lightning.pytorch.callbacks.EarlyStopping\n  moniter: loss\n"
+    (tmp_path / "mine" / "callbacks" / "stop.yaml").write_text(callback)
+    for arguments in (["callbacks=stop"], ["-m", "callbacks=default,stop"]):
+        assert launch_here("--config-dir", "mine", *arguments) == 2
+        assert capsys.readouterr().err.startswith("error: callbacks.es.moniter: EarlyStopping takes no such argument")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_typing_error_is_refused_before_anything_heavy_is_imported(tmp_path):
+    code = (
+        "import sys; from fmnist_lit.command_line.launch import launch; assert launch(['+trainer.max_epoch=3']) == 2; "
+        "assert not {'torch', 'lightning', 'numpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_checks_say_is_given_is_what_build_gives():
+    """One list is for the checks, which must not import what the other needs."""
+    given = {}
+    for call in ast.walk(ast.parse(inspect.getsource(fmnist_lit.build))):
+        if isinstance(call, ast.Call) and any(keyword.arg for keyword in call.keywords):
+            names = {keyword.arg for keyword in call.keywords if keyword.arg}
+            given[ast.unparse(call.args[0]) if call.args else ast.unparse(call.func)] = names
+    assert given["Trainer"] <= set(REFUSED_TRAINER_OPTIONS)
+    assert given["cfg.data"] - {"shuffle"} == set(GIVEN["data"])
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ import difflib
 import re
 from pathlib import Path
 
-from fmnist_lit.config.check import TOP_LEVEL_KEYS, unknown_key
+from fmnist_lit.config.arguments import trainer_options
+from fmnist_lit.config.check import unknown_key
 from fmnist_lit.config.rules import RULES
 
 # Hydra's plugins that are extras in pyproject.toml, and what they have to be told
@@ -23,7 +24,10 @@ def explain_hydra_error(error: Exception) -> str:
     if match := re.search(r"Could not override '([^']+)'", text):
         if match[1] in RULES:
             return f"{match[1]}: the chosen {match[1].split('.')[0]} has no such key"
-        return unknown_key(match[1], [*RULES, *TOP_LEVEL_KEYS])
+        group, _, name = match[1].partition(".")
+        if group in ("callbacks", "logger") or (group == "trainer" and name in trainer_options()):
+            return f"{match[1]}: not in the configuration; +{match[1]}=… adds it"
+        return unknown_key(match[1])
     if match := re.search(r"Could not find '([^']+)'\s+Available options in '([^']+)':((?:\n\t\S+)+)", text):
         group, options = match[2], match[3].split()
         option = match[1].removeprefix(f"{group}/")

@@ -1,13 +1,13 @@
 """Whether a composed configuration may run: its keys, its values, what they come to together, and whom it trusts."""
 
 import difflib
-from collections.abc import Iterable
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fmnist_lit.config import ConfigError
+from fmnist_lit.config.arguments import Nodes, check_arguments
 from fmnist_lit.config.lightning_options import REFUSED_CALLBACKS, REFUSED_TRAINER_OPTIONS
 from fmnist_lit.config.rules import FINITE, RULES, TRAIN_IMAGES
 from fmnist_lit.config.tree import plain, walk
@@ -17,6 +17,18 @@ GROUPS = ("data", "model", "loss", "optimizer", "scheduler", "trainer", "logger"
 TOP_LEVEL_KEYS = {
     *(*GROUPS, "regularization", "sweep", "hydra"),
     *("seed", "num_threads", "ckpt_path", "evaluate_each_epoch", "flip_average", "run_dir", "total_steps"),
+}
+# What other programs call our keys
+ALSO_CALLED = {
+    **dict.fromkeys(("learning_rate", "learningrate", "max_lr"), ("optimizer.lr",)),
+    **dict.fromkeys(("bs", "batch"), ("data.batch_size",)),
+    **dict.fromkeys(("epochs", "num_epochs", "n_epochs", "nb_epochs"), ("trainer.max_epochs",)),
+    **dict.fromkeys(("gpus", "num_gpus", "device"), ("trainer.accelerator", "trainer.devices")),
+    **dict.fromkeys(("hidden", "hidden_size", "layers"), ("model.hidden_sizes",)),
+    "wd": ("optimizer.weight_decay",),
+    "random_seed": ("seed",),
+    "threads": ("num_threads",),
+    "resume": ("ckpt_path",),
 }
 CLOSED_GROUPS = ("data", "model", "regularization", "sweep")  # whose every key is in RULES
 OPTIONAL_KEYS = {"trainer.gradient_clip_algorithm"}  # of those in RULES that a configuration may lack
@@ -36,8 +48,10 @@ def check_configuration(cfg: DictConfig) -> None:
     """
     require_written_out(plain(cfg, resolve=False))
     missing = set(REQUIRED_KEYS)
+    nodes: Nodes = {}
     for path, value in walk(cfg):
         require_trusted(path, value)
+        nodes.setdefault(path[:-1], {})[path[-1]] = value
         key = ".".join(path)
         missing.discard(key)
         if path[0] != "hydra":
@@ -45,16 +59,19 @@ def check_configuration(cfg: DictConfig) -> None:
     if missing:
         raise ConfigError(f"{min(missing)}: missing, nothing runs without it")
     check_lightning(cfg)
+    check_arguments(nodes)
     check_combinations(cfg)
 
 
 def check_value(key: str, path: tuple[str, ...], value: Any) -> None:
-    """Refuse a key that nobody reads, and a value of the wrong type or out of range."""
+    """Refuse a key that nobody reads, and a value that is not given, of the wrong type or out of range."""
     known = key in RULES or path[1:] == ("_target_",) or any(rule.startswith(f"{key}.") for rule in RULES)
     item = path[-1].isdigit()  # of a list, which its own rule judges
     unread = path[0] in CLOSED_GROUPS and not (known or item)
     if path[0] not in TOP_LEVEL_KEYS or unread:
-        raise ConfigError(unknown_key(key, RULES))
+        raise ConfigError(unknown_key(key))
+    if value == "???":
+        raise ConfigError(f"{key}=???: must be given")
     if key in GROUPS and not isinstance(value, DictConfig):
         raise ConfigError(f"{key}={as_typed(value)}: must be the name of a file in conf/{key}")
     if path[0] in ("callbacks", "logger") and len(path) == 2 and not isinstance(value, DictConfig):
@@ -116,7 +133,15 @@ def check_combinations(cfg: DictConfig) -> None:
         )
 
 
-def unknown_key(key: str, known: Iterable[str]) -> str:
-    """An error text that names the nearest known key."""
-    nearest = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
-    return f"{key}: no such key" + (f"; did you mean {nearest[0]}?" if nearest else "; --cfg job shows all keys")
+def unknown_key(key: str) -> str:
+    """An error text that names the keys which end as the given one does, or else the nearest."""
+    known = sorted(TOP_LEVEL_KEYS | RULES.keys())
+    last = key.rpartition(".")[2]
+    by_ending: dict[str, list[str]] = {}
+    for other in known:
+        by_ending.setdefault(other.rpartition(".")[2], []).append(other)
+    meant = list(ALSO_CALLED.get(last, by_ending.get(last, ())))
+    if not meant and "." not in key:
+        meant = [other for ending in difflib.get_close_matches(key, by_ending, n=1) for other in by_ending[ending]]
+    meant = meant or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"{key}: no such key" + (f"; did you mean {' or '.join(meant)}?" if meant else "; --cfg job shows all keys")
