@@ -79,10 +79,13 @@ class FashionMNISTDataModule(LightningDataModule):
         if self.dataset is None:
             self.dataset, train, test = load_images(self.source, self.data_dir, self.synthetic_seed)
             permutation = torch.randperm(len(train), generator=torch.Generator().manual_seed(SPLIT_SEED))
+            size = len(train) - self.val_size if self.train_size is None else self.train_size
             # sorted, so that training without shuffling goes in file order
-            kept = permutation[self.val_size :][: self.train_size].sort().values
-            self.train_images = train if len(kept) == len(train) else train[kept]
-            self.val_images = train[permutation[: self.val_size].sort().values]
+            used = permutation[: self.val_size + size].sort()
+            images = train[:] if len(used.values) == len(train) else train[used.values]  # at once: drawing may cost
+            validates = used.indices < self.val_size
+            self.train_images = images[(~validates).nonzero().flatten()] if self.val_size else images
+            self.val_images = images[validates.nonzero().flatten()]
             self.test_images = test[: self.test_size]
             self.scale = Scaling.fitted_to(self.train_images.pixels) if self.normalize else Scaling()
         if self.trainer is not None:

@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -43,8 +44,43 @@ class Images:
         return Images(self.pixels.to(device), self.labels.to(device))
 
 
+class StandIn:
+    """A split of the synthetic data set. Its images are drawn when they are first asked for, and kept."""
+
+    def __init__(self, num_samples: int, seed: int, split: Literal["train", "test"]) -> None:
+        self.seed = seed
+        self.split = split
+        # memory that nothing is written to is none of the process's
+        pixels = torch.empty(num_samples, 1, 28, 28, dtype=torch.uint8)
+        self.images = Images(pixels, torch.empty(num_samples, dtype=torch.int64))
+        self.is_drawn = torch.zeros(num_samples, dtype=torch.bool)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: Tensor | slice) -> Images:
+        from fmnist_lit.data.synthetic import draw_samples
+
+        numbers = torch.arange(len(self))[rows]
+        new = numbers[~self.is_drawn[numbers]].sort().values
+        if len(new):
+            pixels, labels = map(torch.from_numpy, draw_samples(new.numpy(), self.seed, self.split))
+            self.images.pixels.index_copy_(0, new, pixels.unsqueeze(1))
+            self.images.labels.index_copy_(0, new, labels)
+            self.is_drawn[new] = True
+        return self.images[rows]
+
+    @property
+    def pixels(self) -> Tensor:
+        return self[:].pixels
+
+    @property
+    def labels(self) -> Tensor:
+        return self[:].labels
+
+
 @lru_cache(maxsize=4)
-def load_images(source: str, data_dir: str, synthetic_seed: int) -> tuple[str, Images, Images]:
+def load_images(source: str, data_dir: str, synthetic_seed: int) -> tuple[str, Images | StandIn, Images | StandIn]:
     """The data set's name, ``fashion_mnist`` or ``synthetic``, its training images and its test images.
 
     Every run in this process gets the same tensors, so nobody may write to them.
@@ -73,13 +109,9 @@ def load_images(source: str, data_dir: str, synthetic_seed: int) -> tuple[str, I
 
 
 @lru_cache(maxsize=4)  # a cache of its own, because sources and folders share these images
-def draw_stand_in(seed: int) -> tuple[Images, Images]:
-    """Training and test images of the synthetic data set."""
-    from fmnist_lit.data.synthetic import draw_split
-
-    drawn = draw_split(60_000, seed, "train"), draw_split(10_000, seed, "test")
-    train, test = (Images(torch.from_numpy(pixels).unsqueeze(1), torch.from_numpy(labels)) for pixels, labels in drawn)
-    return train, test
+def draw_stand_in(seed: int) -> tuple[StandIn, StandIn]:
+    """Training and test images of the synthetic data set, as large as the real one."""
+    return StandIn(60_000, seed, "train"), StandIn(10_000, seed, "test")
 
 
 @dataclass(frozen=True)
