@@ -13,6 +13,7 @@ from fmnist_lit.build import build, count_steps, make_classifier, make_datamodul
 from fmnist_lit.classifier import Classifier
 from fmnist_lit.config.rules import DATASETS
 from fmnist_lit.data import FashionMNISTDataModule
+from fmnist_lit.data.images import why_missing
 from fmnist_lit.loggers.hyperparameters import log_hyperparameters
 from fmnist_lit.processes.collectives import any_rank_is_to_stop
 from fmnist_lit.processes.setup import quieten_lightning, seed_rank, set_num_threads
@@ -99,9 +100,11 @@ def announce(datamodule: FashionMNISTDataModule) -> None:
     )
     if datamodule.source == "auto" and datamodule.dataset == "synthetic":
         log.warning(
-            "WARNING: Fashion-MNIST is not in %s and cannot be downloaded. This run trains on a SYNTHETIC stand-in;\n"
-            "WARNING: its figures say nothing about Fashion-MNIST. data=fashion_mnist tells how to get the real data.",
+            "WARNING: Fashion-MNIST is not in %s and %s.\n"
+            "WARNING: This run trains on a SYNTHETIC stand-in; its figures say nothing about Fashion-MNIST.\n"
+            "WARNING: data=fashion_mnist tells how to get the real data.",
             datamodule.data_dir,
+            why_missing.get(datamodule.data_dir, "cannot be downloaded"),
         )
 
 

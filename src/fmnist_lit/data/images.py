@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fmnist_lit.errors import in_one_line
+
 CLASSES = (
     "T-shirt/top",
     "Trouser",
@@ -22,6 +24,7 @@ CLASSES = (
     "Ankle boot",
 )
 log = logging.getLogger(__name__)
+why_missing: dict[str, str] = {}  # by data_dir: why ``auto`` took the stand-in
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ def load_images(source: str, data_dir: str, synthetic_seed: int) -> tuple[str, I
             if source == "fashion_mnist":
                 raise
             log.debug("%s", error)
+            why_missing[data_dir] = in_one_line(error.__cause__ or error)
     return "synthetic", *draw_stand_in(synthetic_seed)
 
 
