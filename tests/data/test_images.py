@@ -21,6 +21,16 @@ def test_real_data_is_taken_where_it_is_on_disk_and_the_stand_in_elsewhere(tiny_
     assert (name, len(train), len(test)) == ("synthetic", 60_000, 10_000)
 
 
+def test_relative_folder_is_that_of_the_present_working_folder(tiny_idx, tmp_path, monkeypatch):
+    tiny_idx.write(tmp_path / "one" / "data")
+    (tmp_path / "two").mkdir()
+    names = []
+    for folder in ("one", "two"):
+        monkeypatch.chdir(tmp_path / folder)
+        names.append(load_images("auto", "data", 0)[0])
+    assert names == ["fashion_mnist", "synthetic"]
+
+
 @pytest.fixture
 def drawn(monkeypatch) -> list[int]:
     """How many images were drawn each time."""

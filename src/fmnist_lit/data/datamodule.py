@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningDataModule
 
+from fmnist_lit.config.paths import expanded
 from fmnist_lit.data.augmentation import Augmentation
 from fmnist_lit.data.batches import EvaluationBatches, TrainBatches
 from fmnist_lit.data.images import Scaling, load_images
@@ -56,7 +57,7 @@ class FashionMNISTDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.source = source
-        self.data_dir = str(data_dir)
+        self.data_dir = expanded(str(data_dir), f"data.data_dir={data_dir}")
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.val_size = val_size

@@ -1,6 +1,7 @@
 """Fashion-MNIST or its synthetic stand-in as tensors in memory, decoded once a process."""
 
 import logging
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -82,7 +83,6 @@ class StandIn:
         return self[:].labels
 
 
-@lru_cache(maxsize=4)
 def load_images(source: str, data_dir: str, synthetic_seed: int) -> tuple[str, Images | StandIn, Images | StandIn]:
     """The data set's name, ``fashion_mnist`` or ``synthetic``, its training images and its test images.
 
@@ -97,6 +97,14 @@ def load_images(source: str, data_dir: str, synthetic_seed: int) -> tuple[str, I
         DataMissingError: if ``source`` is ``fashion_mnist`` and it can neither be found nor downloaded.
         DataDamagedError: if a file of it is damaged and cannot be replaced.
     """
+    return decode_once(source, data_dir, synthetic_seed, os.path.abspath(data_dir))
+
+
+@lru_cache(maxsize=4)
+def decode_once(
+    source: str, data_dir: str, synthetic_seed: int, absolute: str
+) -> tuple[str, Images | StandIn, Images | StandIn]:
+    """As ``load_images``; ``absolute`` tells relative folders of several working folders apart."""
     if source != "synthetic":
         from fmnist_lit.data import fashion_mnist
 
