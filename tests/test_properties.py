@@ -371,7 +371,7 @@ def test_damaged_data_is_repaired_or_refused_and_never_loaded(tiny, drawn, unpac
     if message is None:
         assert both  # there was a good copy
         assert is_right(loaded, tiny.splits)
-        assert fashion_mnist.find_damage(root) == {}
+        assert fashion_mnist.find_damage(raw) == {}
     else:
         assert not both
         assert "put " in message

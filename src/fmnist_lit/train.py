@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from fmnist_lit.build import build, count_steps, make_classifier, make_datamodule, make_trainer
 from fmnist_lit.config.rules import DATASETS
 from fmnist_lit.data import FashionMNISTDataModule
+from fmnist_lit.data.images import why_missing
 from fmnist_lit.loggers.console import ConsoleLogger
 from fmnist_lit.loggers.hyperparameters import log_hyperparameters
 from fmnist_lit.processes.collectives import any_rank_is_to_stop
@@ -95,9 +96,11 @@ def announce(datamodule: FashionMNISTDataModule, covered: Coverage, trainer: Tra
     log.info("%s: %s", DATASETS[datamodule.dataset], covered)
     if datamodule.source == "auto" and datamodule.dataset == "synthetic":
         log.warning(
-            "WARNING: Fashion-MNIST is not in %s and cannot be downloaded. This run trains on a SYNTHETIC stand-in;\n"
-            "WARNING: its figures say nothing about Fashion-MNIST. data=fashion_mnist tells how to get the real data.",
+            "WARNING: Fashion-MNIST is not in %s and %s.\n"
+            "WARNING: This run trains on a SYNTHETIC stand-in; its figures say nothing about Fashion-MNIST.\n"
+            "WARNING: data=fashion_mnist tells how to get the real data.",
             datamodule.data_dir,
+            why_missing.get(datamodule.data_dir, "cannot be downloaded"),
         )
     for logger in trainer.loggers:
         if covered.partial and isinstance(logger, ConsoleLogger):

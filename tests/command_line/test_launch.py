@@ -119,6 +119,70 @@ def test_hydra_run_dir_names_the_folder(launch_here, jobs, tmp_path, name):
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "me"))
+    (tmp_path / "me").mkdir()
+    return tmp_path / "me"
+
+
+def named_tilde(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.name.startswith(("~", "$"))]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "run"),
+    [
+        (["hydra.run.dir=~/x y"], "x y"),
+        (["hydra.run.dir='~/x'"], "x"),
+        (["-m", "hydra.sweep.dir=~/x", "seed=0,4"], "x/seed=4"),
+        (["-m", "hydra.sweep.dir='~/x'", "seed=0,4"], "x/seed=4"),
+    ],
+    ids=" ".join,
+)
+def test_folder_in_the_home_is_made_there(launch_here, jobs, tmp_path, home, arguments, run):
+    assert launch_here(*arguments) == 0
+    assert (home / run / "results.json").exists()
+    assert named_tilde(tmp_path) == []
+    assert folders(tmp_path) == ["me"]
+
+
+@pytest.mark.parametrize("key", ["hydra.run.dir", "hydra.sweep.dir", "data.data_dir", "ckpt_path"])
+@pytest.mark.parametrize("path", ["~nobody-at-all/x", "$HOME/x", "a/~/x"])
+def test_folder_of_a_dangerous_name_is_refused_in_a_line(launch_here, jobs, tmp_path, capsys, key, path):
+    assert launch_here(f"{key}={path}") == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {key}={path}: ")
+    assert message.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_home_in_the_environment_variable_is_expanded(launch_here, jobs, home, monkeypatch, capsys):
+    monkeypatch.setenv("FMNIST_DATA_DIR", "~/d")
+    assert launch_here() == 0
+    assert jobs[0].data.data_dir == str(home / "d")
+    monkeypatch.setenv("FMNIST_DATA_DIR", "$HOME/d")
+    assert launch_here() == 2
+    assert "FMNIST_DATA_DIR=$HOME/d: $HOME is not expanded" in capsys.readouterr().err
+
+
+def test_configurations_in_the_home_are_found_and_may_name_folders_there(launch_here, jobs, tmp_path, home):
+    (home / "conf" / "experiment").mkdir(parents=True)
+    text = "# @package _global_\nseed: 4\nhydra: {run: {dir: ~/mine}}\ndata: {data_dir: ~/d}\n"
+    (home / "conf" / "experiment" / "own.yaml").write_text(text)
+    assert launch_here("--config-dir=~/conf", "experiment=own") == 0
+    assert (jobs[0].seed, jobs[0].run_dir) == (4, str(home / "mine"))
+    assert launch_here("hydra.searchpath=[~/conf]", "experiment=own", "hydra.run.dir=~/other") == 0
+    assert (jobs[1].seed, jobs[1].run_dir) == (4, str(home / "other"))
+    assert named_tilde(tmp_path) == []
+
+
+def test_cfg_job_shows_paths_as_a_run_takes_them(launch_here, home, capsys):
+    assert launch_here("--cfg", "job", "data.data_dir=~/d") == 0
+    assert f"data_dir: {home / 'd'}" in capsys.readouterr().out
+
+
 def test_folder_that_holds_a_run_is_refused_and_left_alone(launch_here, jobs, tmp_path, capsys):
     launch_here("hydra.run.dir=here")
     before = {file: file.read_bytes() for file in (tmp_path / "here").rglob("*") if file.is_file()}

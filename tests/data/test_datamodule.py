@@ -2,6 +2,7 @@ import pytest
 import torch
 from torchvision.transforms import ToTensor
 
+from fmnist_lit.config import ConfigError
 from fmnist_lit.data import FashionMNISTDataModule
 
 
@@ -33,6 +34,14 @@ def test_without_validation_all_images_train(numbered):
     module = numbered(val_size=0)
     assert len(module.train_images) == 1000
     assert module.watched == []
+
+
+def test_data_folder_may_be_in_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert FashionMNISTDataModule(data_dir="~/d").data_dir == str(tmp_path / "d")
+    with pytest.raises(ConfigError, match=r"data\.data_dir=~nobody-at-all/d: "):
+        FashionMNISTDataModule(data_dir="~nobody-at-all/d")
 
 
 def test_images_are_the_float_bits_of_totensor(tiny_idx, tmp_path):

@@ -3,7 +3,10 @@ import functools
 import http.server
 import logging
 import os
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -101,6 +104,63 @@ def empty(file: Path) -> None:
 
 
 HARM = pytest.mark.parametrize("harm", [shorten, flip_a_bit, empty])
+
+
+# Where the files are
+
+
+OFF = pytest.mark.parametrize(
+    "given",
+    ["datasets/FashionMNIST", "datasets/FashionMNIST/raw", ".", "datasets/FashionMNIST/", "datasets/../datasets"],
+)
+
+
+@OFF
+@pytest.mark.parametrize("unpacked", [True, False], ids=["unpacked", "packed"])
+def test_folder_a_level_or_two_off_is_found(tiny_idx, tmp_path, given, unpacked, caplog):
+    caplog.set_level(logging.INFO)
+    raw = tiny_idx.write(tmp_path / "datasets", unpacked)
+    assert_is(fashion_mnist.load_fashion_mnist(tmp_path / given), tiny_idx.splits)
+    assert sorted(path.name for path in tmp_path.rglob("*FashionMNIST*")) == ["FashionMNIST"]
+    assert {*listing(raw)} - {*tiny_idx.archives} - {*tiny_idx.files} == set()
+    assert (str(raw) in caplog.text) == (given != "datasets/../datasets")
+
+
+@pytest.mark.parametrize("place", ["fashion", "work/data/FashionMNIST/raw"])
+def test_files_in_a_folder_of_another_name_or_two_levels_below_are_found(tiny_idx, tmp_path, place):
+    written = tiny_idx.write(tmp_path / "elsewhere")
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    written.rename(tmp_path / place)
+    given = tmp_path / ("fashion" if place == "fashion" else ".")
+    assert_is(fashion_mnist.load_fashion_mnist(given), tiny_idx.splits)
+
+
+@OFF
+def test_damaged_file_in_a_folder_a_level_or_two_off_is_named_or_left_alone(tiny_idx, tmp_path, given):
+    raw = tiny_idx.write(tmp_path / "datasets", unpacked=True)
+    flip_a_bit(raw / IMAGES)
+    before = (raw / IMAGES).read_bytes()
+    with pytest.raises((DataDamagedError, DataMissingError)):
+        fashion_mnist.load_fashion_mnist(tmp_path / given)
+    assert (raw / IMAGES).read_bytes() == before
+
+
+def test_files_of_another_data_set_under_the_same_names_are_left_alone(tiny_idx, tmp_path, monkeypatch):
+    raw = tiny_idx.write(tmp_path / "elsewhere", unpacked=True).rename(tmp_path / "MNIST")
+    flip_a_bit(raw / IMAGES)
+    before = (raw / IMAGES).read_bytes()
+    served = tiny_idx.write(tmp_path / "mirror")
+    with mirror(served) as url:
+        monkeypatch.setattr(FashionMNIST, "mirrors", [url])
+        assert_is(fashion_mnist.load_fashion_mnist(tmp_path / "MNIST"), tiny_idx.splits)
+    assert (raw / IMAGES).read_bytes() == before
+
+
+def test_folder_named_like_the_data_set_is_where_the_files_are_asked_for(tiny_idx, tmp_path):
+    (tmp_path / "FashionMNIST").mkdir()
+    with pytest.raises(DataMissingError) as caught:
+        fashion_mnist.load_fashion_mnist(tmp_path / "FashionMNIST")
+    assert f"into {tmp_path / 'FashionMNIST' / 'raw'} " in str(caught.value)
 
 
 @HARM
@@ -270,6 +330,100 @@ def test_mirror_that_never_answers_is_given_up_in_time(tiny_idx, tmp_path, monke
             fashion_mnist.load_fashion_mnist(tmp_path)
         assert time.monotonic() - start < 5
         time.sleep(0.6)  # the threads left behind have given up too
+
+
+@contextlib.contextmanager
+def answering(answer: bytes, context: ssl.SSLContext | None = None) -> Iterator[str]:
+    """The address of a server that answers every request with ``answer``."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection = server.accept()[0]
+                    with contextlib.suppress(OSError):
+                        if context is not None:
+                            connection = context.wrap_socket(connection, server_side=True)
+                        connection.recv(65536)
+                        connection.sendall(answer)
+                    connection.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def message_of_missing(root: Path) -> str:
+    with pytest.raises(DataMissingError, match="no mirror answered with it") as caught:
+        fashion_mnist.load_fashion_mnist(root)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (b"HTTP/1.1 403 Forbidden\r\n\r\n", "403 Forbidden"),
+        (b"HTTP/1.1 404 Not Found\r\n\r\n", "404 Not Found"),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html>Log in</html>", "text/html where an archive"),
+        (b"I am no web server\r\n", "I am no web server"),
+    ],
+    ids=["403", "404", "log-in page", "nonsense"],
+)
+def test_what_a_mirror_answered_is_in_the_message(tiny_idx, tmp_path, monkeypatch, answer, told):
+    with answering(answer) as address:
+        monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://{address}/"])
+        assert f"{address}: {told}" in message_of_missing(tmp_path)
+
+
+@pytest.fixture
+def proxies_allowed(tiny_idx, monkeypatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("urllib.request._opener", None)  # which keeps the proxies that there were when it was made
+
+
+@pytest.mark.usefixtures("proxies_allowed")
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_what_a_proxy_answered_is_in_the_message_and_its_password_is_not(tmp_path, monkeypatch, scheme):
+    with answering(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n") as address:
+        monkeypatch.setenv(f"{scheme}_proxy", f"http://me:secret@{address}")
+        monkeypatch.setattr(FashionMNIST, "mirrors", [f"{scheme}://mirror.invalid/"])
+        message = message_of_missing(tmp_path)
+    assert f"mirror.invalid through the proxy {address}: " in message
+    assert "407 Proxy Authentication Required" in message
+    assert "secret" not in message
+
+
+def test_what_is_wrong_with_a_certificate_is_in_the_message(tiny_idx, tmp_path, monkeypatch):
+    files = [str(tmp_path / "key.pem"), str(tmp_path / "certificate.pem")]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1", "-days", "2"]
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl, which makes the certificate, is not installed")
+    subprocess.run([*command, "-keyout", files[0], "-out", files[1]], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files[1], files[0])
+    with answering(b"", context) as address:
+        monkeypatch.setattr(FashionMNIST, "mirrors", [f"https://{address}/"])
+        assert "certificate verify failed: self-signed certificate" in message_of_missing(tmp_path / "data")
+
+
+@pytest.mark.usefixtures("proxies_allowed")
+def test_proxy_address_that_is_none_is_in_the_message(tmp_path, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:port")
+    monkeypatch.setattr(FashionMNIST, "mirrors", ["http://mirror.invalid/"])
+    assert "through the proxy 127.0.0.1:port: nonnumeric port" in message_of_missing(tmp_path)
+
+
+def test_warning_of_auto_says_what_came_instead(tiny_idx, configure, tmp_path, caplog, monkeypatch):
+    with answering(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n") as address:
+        monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://{address}/"])
+        train(configure("data=auto", f"data.data_dir='{tmp_path / 'data'}'"))
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert "407 Proxy Authentication Required" in warning
 
 
 def test_name_look_up_that_never_ends_is_given_up_in_time(tiny_idx, tmp_path, monkeypatch):

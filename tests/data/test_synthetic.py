@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fmnist_lit.data.synthetic import BLOCK_SIZE, draw_split
+from fmnist_lit.data.synthetic import BLOCK_SIZE, draw_samples, draw_split
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,21 @@ def test_fewer_samples_are_the_first_of_more(drawn, num_samples):
     images, labels = draw_split(num_samples, 0, "train")
     assert np.array_equal(images, drawn[0][:num_samples])
     assert np.array_equal(labels, drawn[1][:num_samples])
+
+
+def test_each_sample_alone_is_the_bits_that_it_is_among_all(drawn):
+    for number in range(0, 3 * BLOCK_SIZE, 7):
+        images, labels = draw_samples(np.array([number]), 0, "train")
+        assert np.array_equal(images[0], drawn[0][number])
+        assert labels.tolist() == [drawn[1][number]]
+
+
+@pytest.mark.parametrize("num_samples", [0, 2, 9, 100, 3 * BLOCK_SIZE - 1])
+def test_chosen_samples_are_the_bits_that_they_are_among_all(drawn, num_samples):
+    numbers = np.sort(np.random.default_rng(num_samples).permutation(3 * BLOCK_SIZE)[:num_samples])
+    images, labels = draw_samples(numbers, 0, "train")
+    assert np.array_equal(images, drawn[0][numbers])
+    assert np.array_equal(labels, drawn[1][numbers])
 
 
 @pytest.mark.parametrize(("seed", "split"), [(1, "train"), (0, "test")])

@@ -491,3 +491,77 @@ def test_sweep_does_not_resume_one_run_several_times(launch_here, finished, caps
     assert launch_here("-m", "ckpt_path=done", "seed=0,1") == 2
     assert "ckpt_path" in capsys.readouterr().err
     assert tree(finished) == files
+
+
+# The run's own data, from another folder
+
+
+@pytest.fixture
+def moved(launch_here, tiny_idx, tmp_path, monkeypatch) -> Callable[..., Path]:
+    """Run in ``a``, on the tiny data in ``a/data``, and go on in ``b``, where there are none; the folder ``a/run``."""
+
+    def go(first: tuple[str, ...], then: tuple[str, ...] = (), epochs: int = 2) -> Path:
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / "a")
+        assert launch_here(*ON_TINY_DATA, *first, "hydra.run.dir=run", "trainer.max_epochs=1") == 0
+        monkeypatch.delenv("FMNIST_DATA_DIR", raising=False)
+        monkeypatch.chdir(tmp_path / "b")
+        assert launch_here("ckpt_path=../a/run", f"trainer.max_epochs={epochs}", *then) == 0
+        assert results(tmp_path / "a" / "run")["epochs"] == epochs
+        return tmp_path / "a" / "run"
+
+    return go
+
+
+ON_TINY_DATA = (*TINY, "data=auto", "data.val_size=10", "data.train_size=null", "data.test_size=null")
+
+
+@pytest.mark.parametrize("first", [(), ("data.data_dir=data",), ("data.data_dir=../a/data/",), ("data=fashion_mnist",)])
+def test_run_goes_on_with_its_own_data_from_another_folder(moved, tiny_idx, tmp_path, first):
+    tiny_idx.write(tmp_path / "a" / "data")
+    run = moved(first)
+    assert results(run)["dataset"] == "fashion_mnist"
+    assert list((tmp_path / "b").iterdir()) == []
+
+
+def test_run_goes_on_with_the_data_that_the_environment_named(moved, tiny_idx, tmp_path, monkeypatch):
+    tiny_idx.write(tmp_path / "elsewhere")
+    monkeypatch.setenv("FMNIST_DATA_DIR", str(tmp_path / "elsewhere"))
+    assert results(moved(()))["dataset"] == "fashion_mnist"
+    assert list((tmp_path / "b").iterdir()) == []
+
+
+def test_data_named_now_count_and_are_remembered_for_the_next_time(moved, launch_here, tiny_idx, tmp_path, monkeypatch):
+    tiny_idx.write(tmp_path / "a" / "data")
+    tiny_idx.write(tmp_path / "b" / "moved")
+    run = moved((), ("data.data_dir=moved",))
+    (tmp_path / "a" / "data").rename(tmp_path / "gone")
+    monkeypatch.chdir(tmp_path)
+    assert launch_here("ckpt_path=a/run", "trainer.max_epochs=3") == 0
+    assert results(run)["dataset"] == "fashion_mnist"
+    assert not (tmp_path / "data").exists()
+
+
+def test_environment_counts_over_what_the_run_had(moved, launch_here, tiny_idx, tmp_path, monkeypatch):
+    tiny_idx.write(tmp_path / "a" / "data")
+    run = moved(("data.data_dir=data",))
+    (tmp_path / "a" / "data").rename(tmp_path / "b" / "moved")
+    monkeypatch.setenv("FMNIST_DATA_DIR", "moved")
+    assert launch_here("ckpt_path=../a/run", "trainer.max_epochs=3") == 0
+    assert results(run)["dataset"] == "fashion_mnist"
+
+
+def test_run_on_the_stand_in_stays_on_it_where_the_real_data_are(moved, tiny_idx, tmp_path):
+    tiny_idx.write(tmp_path / "b" / "data")
+    run = moved(("data.train_size=64",))
+    assert results(run)["dataset"] == "synthetic"
+
+
+@pytest.mark.parametrize("typed", ["~/run", "'~/run'", "~/run/checkpoints/last.ckpt"])
+def test_run_in_the_home_is_resumed(launch_here, finished, tmp_path, monkeypatch, typed):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    finished.rename(tmp_path / "run")
+    assert launch_here(f"ckpt_path={typed}", "trainer.max_epochs=4") == 0
+    assert results(tmp_path / "run")["epochs"] == 4

@@ -507,11 +507,13 @@ def test_starts_fast_and_imports_nothing_heavy(sweep):
     assert done.stdout == "[]\n"
 
 
-def test_the_command_line_prints_table_and_verdict(sweep, capsys):
+def test_the_command_line_prints_table_and_verdict(sweep, capsys, monkeypatch):
     pytest.importorskip("matplotlib")
     sweep.add("optimizer.lr=1", val=0.8)
     sweep.add("optimizer.lr=2", val=0.9)
-    assert main([str(sweep.folder)]) == 0
+    monkeypatch.setenv("HOME", str(sweep.folder.parent))
+    monkeypatch.setenv("USERPROFILE", str(sweep.folder.parent))
+    assert main([f"~/{sweep.folder.name}"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"\| *1 \| *90.00 % \| *2 \| completed \|", out)
     assert "Run it again: python -m fmnist_lit optimizer.lr=2\n" in out

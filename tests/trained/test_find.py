@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from photo_files import GARMENT, png
 
 from fmnist_lit import predict
 from fmnist_lit.evaluate import __main__ as evaluate
@@ -35,3 +36,34 @@ def test_run_that_does_not_exist_is_a_bad_argument(main, tmp_path, capsys):
     rest = {predict.main: ["a.png"], export.main: ["--format", "onnx"]}.get(main, [])
     assert main([str(tmp_path / "nowhere"), *rest]) == 2
     assert "nowhere: no such run folder or checkpoint" in capsys.readouterr().err
+
+
+@pytest.fixture
+def home(copied, monkeypatch):
+    monkeypatch.setenv("HOME", str(copied.parent))
+    monkeypatch.setenv("USERPROFILE", str(copied.parent))
+    return copied.parent
+
+
+@pytest.mark.parametrize("rest", ["", "/", "/checkpoints/last.ckpt"])
+def test_run_in_the_home_is_found(copied, home, rest):
+    assert find_trained(f"~/{copied.name}{rest}").run_dir == copied
+
+
+def test_verbs_read_and_write_in_the_home(copied, home, capsys, monkeypatch):
+    monkeypatch.chdir(home)
+    png(home / "shirt.png", GARMENT)
+    run = f"~/{copied.name}"
+    assert predict.main([run, "~/shirt.png", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["file"] == str(home / "shirt.png")
+    assert export.main([run, "--format=torch", "--output=~/made/a.pt2"]) == 0
+    assert (home / "made" / "a.pt2").is_file()
+    assert not (home / "~").exists()
+
+
+@pytest.mark.parametrize("path", ["~nobody-at-all/a.pt2", "$HOME/a.pt2"])
+def test_output_of_a_dangerous_name_is_a_bad_argument(copied, home, capsys, monkeypatch, path):
+    monkeypatch.chdir(home)
+    assert export.main([str(copied), "--format=torch", f"--output={path}"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: --output {path}: ")
+    assert [entry.name for entry in home.iterdir()] == [copied.name]

@@ -17,6 +17,7 @@ from fmnist_lit.command_line.messages import already_led
 from fmnist_lit.command_line.prepare import CONF, check_sources, composer, prepare, prepare_together
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.overrides import first_values, parse, path_as_typed
+from fmnist_lit.config.paths import expanded
 from fmnist_lit.processes import ranks
 from fmnist_lit.processes.signals import InterruptedRunError, stop_request
 from fmnist_lit.run.status import EXIT_CODES, read_status
@@ -30,13 +31,17 @@ def launch(arguments: Sequence[str]) -> int:
     """
     args = get_args_parser().parse_intermixed_args(list(arguments))
     flags = [argument for argument in arguments if argument not in args.overrides]
-    args.overrides = [path_as_typed(word) for word in args.overrides]
-    if not os.environ.get("FMNIST_DATA_DIR"):
-        os.environ.pop("FMNIST_DATA_DIR", None)  # empty is as good as unset
     hydra_main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run_job)
     place = ranks.outside()
     follows = place is not None and place.rank > 0
     try:
+        args.overrides = [path_as_typed(word) for word in args.overrides]
+        if args.config_dir:
+            args.config_dir = expanded(args.config_dir, f"--config-dir={args.config_dir}")
+            flags.append(f"--config-dir={args.config_dir}")  # the last one counts
+        data_dir = os.environ.pop("FMNIST_DATA_DIR", None)
+        if data_dir:  # empty is as good as unset
+            os.environ["FMNIST_DATA_DIR"] = expanded(data_dir, f"FMNIST_DATA_DIR={data_dir}")
         check_sources(args)
         if args.help:
             if not follows:
@@ -47,6 +52,7 @@ def launch(arguments: Sequence[str]) -> int:
                 with composer(args) as compose:
                     compose(*first_values(parse(args.overrides)))
             if not follows:
+                sys.argv[1:] = [*flags, *args.overrides]
                 hydra_main()
             return 0
         start = prepare(args) if place is None else prepare_together(args, place)

@@ -21,6 +21,7 @@ from fmnist_lit.command_line.messages import explain_hydra_error
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.check import check_configuration
 from fmnist_lit.config.overrides import as_given, first_values, merge, parse, quoted, representatives
+from fmnist_lit.config.paths import expanded
 from fmnist_lit.config.tree import plain
 from fmnist_lit.processes import ranks
 from fmnist_lit.run import (
@@ -118,14 +119,22 @@ def prepare(args: argparse.Namespace) -> Start:
                 return prepare_resume(run_dir, checkpoint, given, compose)
         key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
         named = any(override.key_or_group == key for override in given)
-        folder = make_folder(key, lambda: Path(OmegaConf.select(compose(*first_values(given)), key)), named)
+        folder = make_folder(key, lambda: folder_of(compose(*first_values(given)), key), named)
         overrides = list(args.overrides) if named else [*args.overrides, f"{key}={quoted(folder)}"]
+        if cfg.ckpt_path is not None and not any(override.key_or_group == "ckpt_path" for override in given):
+            overrides.append(f"ckpt_path={quoted(checkpoint)}")  # a file of configurations names it, maybe by ~
         if not multirun:
             return Start(folder, overrides)
         from fmnist_lit.command_line.sweeps import plan_sweep  # a run needs nothing of it
 
         overrides += plan_sweep(folder, cfg, swept, given)
         return Start(folder, overrides, sweep_launcher=cfg.hydra.launcher)
+
+
+def folder_of(cfg: DictConfig, key: str) -> Path:
+    """The folder that a composed configuration names."""
+    name = str(OmegaConf.select(cfg, key))
+    return Path(expanded(name, f"{key}={name}"))
 
 
 def prepare_resume(run_dir: Path, checkpoint: Path, given: Sequence[Override], compose: Compose) -> Start:
@@ -136,7 +145,7 @@ def prepare_resume(run_dir: Path, checkpoint: Path, given: Sequence[Override], c
     own = ("ckpt_path", "hydra.run.dir")
     folder = run_dir
     if any(override.key_or_group == "hydra.run.dir" for override in given):
-        folder = Path(compose(*first_values(given)).hydra.run.dir).absolute()
+        folder = folder_of(compose(*first_values(given)), "hydra.run.dir").absolute()
     in_place = folder.resolve() == run_dir.resolve()
     under, over = (
         [override for override in overrides if override.key_or_group not in own]
@@ -153,6 +162,7 @@ def prepare_resume(run_dir: Path, checkpoint: Path, given: Sequence[Override], c
     resume.require_same(earlier, now, run_dir)
     if resume.is_complete(run_dir, earlier, now):
         return Start(run_dir, overrides, complete=True)
+    overrides += resume.own_data(run_dir, checkpoint, cfg.data, {override.key_or_group for override in given})
     if in_place:
         require_room("ckpt_path", folder)
         overrides.append("hydra.output_subdir=null")  # Hydra writes over what is there; resume.keep_configuration

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,8 +12,13 @@ from hydra.errors import HydraException
 
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.check import GROUPS
+from fmnist_lit.config.paths import expanded
 
-PATH_KEYS = ("ckpt_path", "hydra.run.dir", "hydra.sweep.dir")  # which never take several values
+PATH_KEYS = ("ckpt_path", "init_from", "hydra.run.dir", "hydra.sweep.dir", "run_dir")  # which never take several values
+PATHS = re.compile(
+    r"data\.data_dir|.*[._](dir|dirpath|path|folder|root)"
+)  # those of other keys, of parts of your own too
+WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 CHECK_ALL = 24  # jobs; composing a configuration takes about 40 ms, and each job is checked again before it runs
 
 
@@ -58,22 +64,61 @@ def representatives(overrides: Sequence[Override]) -> Iterator[list[str]]:
 
 
 def path_as_typed(word: str) -> str:
-    """Take a path for what it is: unquoted, the names of our own folders mean something else in Hydra's grammar."""
+    """Take a path for what it is: unquoted, the names of our own folders mean something else in Hydra's grammar.
+
+    Raises:
+        ConfigError: if ``~`` or a variable in it means nothing here.
+    """
     key, _, value = word.partition("=")
-    if key not in PATH_KEYS or not value or value[0] in "'\"":
+    name = key.lstrip("+")
+    if name == "hydra.searchpath":
+        return re.sub(r"(?<=[=\[,'\"/ ])~[^,\]'\"]*", lambda match: expanded(match[0], word), word)
+    if not value or not (name in PATH_KEYS or PATHS.fullmatch(name)):
         return word
+    path = path_in(word, value, name)
+    if isinstance(path, list):
+        return f"{key}={','.join(quoted(Path(expanded(part, word))) for part in path)}"
+    if path is None:
+        return word
+    result = expanded(path, word)
+    if result == path and path_in_hydra(word) == path:
+        return word
+    return f"{key}={quoted(Path(result))}"
+
+
+def path_in(word: str, value: str, name: str) -> str | list[str] | None:
+    """The path, or several, that the word ``name=value`` means; None where Hydra is to make of it what it will."""
+    understood = path_in_hydra(word)
+    if value[0] in "'\"":
+        inner = value[1:-1]
+        broken = understood is None and value[-1] == value[0] and value[0] not in inner
+        return inner if broken and WINDOWS.match(inner) else understood  # 'C:\data\' escapes its own end
+    if WINDOWS.match(value) and "," not in value:
+        return value
+    if understood is not None:
+        return understood
+    if name in PATH_KEYS:
+        return None if value.lower() == "null" else value
+    if value[0] == "~":
+        return value.split(",") if "," in value else value
+    is_list = value[0] in "[{" or "," in value or "(" in value
+    return None if name != "data.data_dir" or value.lower() == "null" or is_list else value
+
+
+def path_in_hydra(word: str) -> str | None:
+    """The single text that a word sets, in Hydra's grammar; None if that is no text, several, or not understood."""
     try:
         override = OverridesParser.create().parse_override(word)
-        if not override.is_sweep_override() and isinstance(override.value(), str | None):
-            return word
     except HydraException:
-        pass
-    return f"{key}={quoted(Path(value))}"
+        return None
+    value = override.value()
+    return value if isinstance(value, str) and not override.is_sweep_override() else None
 
 
 def quoted(path: Path) -> str:
     """A path as Hydra's override grammar takes it, whatever characters it has."""
-    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    # a backslash counts as an escape only before a quote
+    escaped = re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + match[2].replace("'", "\\'"), str(path))
     return f"'{escaped}'"
 
 

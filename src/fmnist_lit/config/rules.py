@@ -1,6 +1,7 @@
 """The range of every number and the options of every choice: the one file to edit for a new one."""
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +45,10 @@ def sequence_of(rule: Rule) -> Rule:
 NULL = Rule("null", lambda v: v is None)
 BOOLEAN = Rule("true or false", lambda v: isinstance(v, bool))
 TEXT = Rule("text", lambda v: isinstance(v, str) and bool(v))
+PATH = Rule(
+    "a path; ~ or ~name at its start is a user's home",
+    lambda v: TEXT.check(v) and not os.path.expanduser(v).startswith("~"),
+)
 POSITIVE = number("> 0", lambda v: v > 0)
 NOT_NEGATIVE = number(">= 0", lambda v: v >= 0)
 FRACTION = number(">= 0 and < 1", lambda v: 0 <= v < 1)
@@ -60,7 +65,7 @@ RULES = {
     "regularization.decay_biases": BOOLEAN,
     "sweep.fail_fast": BOOLEAN,
     "data.source": one_of("auto", "fashion_mnist", "synthetic"),
-    "data.data_dir": TEXT,
+    "data.data_dir": PATH,
     "data.batch_size": integer(1, TRAIN_IMAGES),
     "data.eval_batch_size": integer(1, TRAIN_IMAGES),
     "data.val_size": integer(0, TRAIN_IMAGES - 1),

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningDataModule
 
+from fmnist_lit.config.paths import expanded
 from fmnist_lit.data.augmentation import Augmentation
 from fmnist_lit.data.batches import EvaluationBatches, TrainBatches
 from fmnist_lit.data.images import Scaling, load_images
@@ -56,7 +57,7 @@ class FashionMNISTDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.source = source
-        self.data_dir = str(data_dir)
+        self.data_dir = expanded(str(data_dir), f"data.data_dir={data_dir}")
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.val_size = val_size
@@ -79,10 +80,13 @@ class FashionMNISTDataModule(LightningDataModule):
         if not self.dataset:
             self.dataset, train, test = load_images(self.source, self.data_dir, self.synthetic_seed)
             permutation = torch.randperm(len(train), generator=torch.Generator().manual_seed(SPLIT_SEED))
+            size = len(train) - self.val_size if self.train_size is None else self.train_size
             # sorted, so that training without shuffling goes in file order
-            kept = permutation[self.val_size :][: self.train_size].sort().values
-            self.train_images = train if len(kept) == len(train) else train[kept]
-            self.val_images = train[permutation[: self.val_size].sort().values]
+            used = permutation[: self.val_size + size].sort()
+            images = train[:] if len(used.values) == len(train) else train[used.values]  # at once: drawing may cost
+            validates = used.indices < self.val_size
+            self.train_images = images[(~validates).nonzero().flatten()] if self.val_size else images
+            self.val_images = images[validates.nonzero().flatten()]
             self.test_images = test[: self.test_size]
             self.scale = Scaling.fitted_to(self.train_images.pixels) if self.normalize else Scaling()
         if self.trainer is not None:

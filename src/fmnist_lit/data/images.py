@@ -1,12 +1,16 @@
 """Fashion-MNIST or its synthetic stand-in as tensors in memory, decoded once a process."""
 
 import logging
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+from fmnist_lit.errors import in_one_line
 
 CLASSES = (
     "T-shirt/top",
@@ -21,6 +25,7 @@ CLASSES = (
     "Ankle boot",
 )
 log = logging.getLogger(__name__)
+why_missing: dict[str, str] = {}  # by data_dir: why ``auto`` took the stand-in
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,42 @@ class Images:
         return Images(self.pixels.to(device), self.labels.to(device))
 
 
-@lru_cache(maxsize=4)
-def load_images(source: str, data_dir: str, synthetic_seed: int) -> tuple[str, Images, Images]:
+class StandIn:
+    """A split of the synthetic data set. Its images are drawn when they are first asked for, and kept."""
+
+    def __init__(self, num_samples: int, seed: int, split: Literal["train", "test"]) -> None:
+        self.seed = seed
+        self.split = split
+        # memory that nothing is written to is none of the process's
+        pixels = torch.empty(num_samples, 1, 28, 28, dtype=torch.uint8)
+        self.images = Images(pixels, torch.empty(num_samples, dtype=torch.int64))
+        self.is_drawn = torch.zeros(num_samples, dtype=torch.bool)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: Tensor | slice) -> Images:
+        from fmnist_lit.data.synthetic import draw_samples
+
+        numbers = torch.arange(len(self))[rows]
+        new = numbers[~self.is_drawn[numbers]].sort().values
+        if len(new):
+            pixels, labels = map(torch.from_numpy, draw_samples(new.numpy(), self.seed, self.split))
+            self.images.pixels.index_copy_(0, new, pixels.unsqueeze(1))
+            self.images.labels.index_copy_(0, new, labels)
+            self.is_drawn[new] = True
+        return self.images[rows]
+
+    @property
+    def pixels(self) -> Tensor:
+        return self[:].pixels
+
+    @property
+    def labels(self) -> Tensor:
+        return self[:].labels
+
+
+def load_images(source: str, data_dir: str, synthetic_seed: int) -> tuple[str, Images | StandIn, Images | StandIn]:
     """The data set's name, ``fashion_mnist`` or ``synthetic``, its training images and its test images.
 
     Every run in this process gets the same tensors, so nobody may write to them.
@@ -58,6 +97,14 @@ def load_images(source: str, data_dir: str, synthetic_seed: int) -> tuple[str, I
         DataMissingError: if ``source`` is ``fashion_mnist`` and it can neither be found nor downloaded.
         DataDamagedError: if a file of it is damaged and cannot be replaced.
     """
+    return decode_once(source, data_dir, synthetic_seed, os.path.abspath(data_dir))
+
+
+@lru_cache(maxsize=4)
+def decode_once(
+    source: str, data_dir: str, synthetic_seed: int, absolute: str
+) -> tuple[str, Images | StandIn, Images | StandIn]:
+    """As ``load_images``; ``absolute`` tells relative folders of several working folders apart."""
     if source != "synthetic":
         from fmnist_lit.data import fashion_mnist
 
@@ -69,17 +116,14 @@ def load_images(source: str, data_dir: str, synthetic_seed: int) -> tuple[str, I
             if source == "fashion_mnist":
                 raise
             log.debug("%s", error)
+            why_missing[data_dir] = in_one_line(error.__cause__ or error)
     return "synthetic", *draw_stand_in(synthetic_seed)
 
 
 @lru_cache(maxsize=4)  # a cache of its own, because sources and folders share these images
-def draw_stand_in(seed: int) -> tuple[Images, Images]:
-    """Training and test images of the synthetic data set."""
-    from fmnist_lit.data.synthetic import draw_split
-
-    drawn = draw_split(60_000, seed, "train"), draw_split(10_000, seed, "test")
-    train, test = (Images(torch.from_numpy(pixels).unsqueeze(1), torch.from_numpy(labels)) for pixels, labels in drawn)
-    return train, test
+def draw_stand_in(seed: int) -> tuple[StandIn, StandIn]:
+    """Training and test images of the synthetic data set, as large as the real one."""
+    return StandIn(60_000, seed, "train"), StandIn(10_000, seed, "test")
 
 
 @dataclass(frozen=True)

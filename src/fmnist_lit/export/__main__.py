@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fmnist_lit.config import ConfigError
+from fmnist_lit.config.paths import expanded
 from fmnist_lit.trained.find import NoSuchRunError, find_trained
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
@@ -21,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run", metavar="RUN_OR_CKPT", help="a run folder or a checkpoint")
     parser.add_argument("--format", choices=tuple(SUFFIXES), required=True, help="ONNX, torch.export, or plain weights")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="default: export/… in the run folder")
+    parser.add_argument("--output", metavar="FILE", help="default: export/… in the run folder")
     parser.add_argument("--data-dir", metavar="DIR", help="where the data set is whose test images verify the export")
     args = parser.parse_args(arguments)
     try:
@@ -29,7 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NoSuchRunError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    output = args.output or trained.folder / "export" / f"{trained.file.stem}{SUFFIXES[args.format]}"
+    try:
+        named = args.output and Path(expanded(args.output, f"--output {args.output}"))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    output = named or trained.folder / "export" / f"{trained.file.stem}{SUFFIXES[args.format]}"
     if output.is_dir() or output.suffix != SUFFIXES[args.format]:
         print(f"error: --output {output}: must be the name of a {SUFFIXES[args.format]} file", file=sys.stderr)
         return 2

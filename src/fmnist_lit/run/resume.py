@@ -1,6 +1,7 @@
 """Going on with an earlier run: where it is, and what may differ from it."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from fmnist_lit.config import ConfigError
+from fmnist_lit.config.overrides import quoted
+from fmnist_lit.config.paths import expanded
+from fmnist_lit.config.rules import DATASETS
 from fmnist_lit.config.tree import flatten, plain
 from fmnist_lit.run.files import read_json, read_yaml, write_text
 
@@ -30,7 +34,7 @@ def locate(ckpt_path: str) -> tuple[Path | None, Path]:
     Raises:
         ConfigError: if there is nothing to resume from.
     """
-    path = Path(ckpt_path).absolute()
+    path = Path(expanded(ckpt_path, f"ckpt_path={ckpt_path}")).absolute()
     checkpoint = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
     if not checkpoint.is_file():
         wanted = "checkpoints/last.ckpt in it" if path.is_dir() else "such file or run folder"
@@ -65,6 +69,56 @@ def earlier_config(run_dir: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ConfigError(f"{run_dir / '.hydra' / 'config.yaml'}: not a configuration")
     return config
+
+
+def started_in(run_dir: Path) -> Path | None:
+    """The working folder in which a run was started, if that can still be told."""
+    try:
+        return Path(read_yaml(run_dir / ".hydra" / "hydra.yaml")["hydra"]["runtime"]["cwd"])
+    except (ConfigError, LookupError, TypeError):
+        return None
+
+
+def as_the_run_had(data_dir: str, run_dir: Path) -> Path:
+    """``data_dir`` as seen from the folder in which the run was started, if that can still be told and is here."""
+    folder = started_in(run_dir)
+    there = Path(os.path.expanduser(data_dir)) if folder is None else folder / os.path.expanduser(data_dir)
+    return there if there.is_dir() else Path(data_dir)
+
+
+def own_data(run_dir: Path, checkpoint: Path, data: DictConfig, given: Collection[str]) -> list[str]:
+    """Overrides that make a resumed run open the data that it had, wherever it goes on.
+
+    Where the command line or ``$FMNIST_DATA_DIR`` says now where the data are, that counts.
+
+    Args:
+        run_dir: of the run.
+        checkpoint: from which it goes on.
+        data: the configuration of the data as it would be without these overrides.
+        given: the keys on the command line.
+    """
+    if data.source == "synthetic":
+        return []
+    overrides = []
+    now = os.environ.get("FMNIST_DATA_DIR")
+    if "data.data_dir" in given:
+        folder = Path(data.data_dir)
+    elif now:
+        folder = Path(now)
+    else:
+        from fmnist_lit.run.checkpoint import CheckpointError, load_checkpoint  # torch takes seconds
+
+        try:
+            had = load_checkpoint(checkpoint)["hyper_parameters"]
+            folder = as_the_run_had(had["data"]["data_dir"], run_dir)
+        except (CheckpointError, LookupError, TypeError):  # which is said when the run goes on
+            return []
+        if data.source == "auto" and not {"data", "data.source"} & set(given) and had.get("dataset") in DATASETS:
+            overrides.append(f"data.source={had['dataset']}")
+    same_place = Path.cwd() == started_in(run_dir)
+    if Path(data.data_dir) != folder.absolute() and not (same_place and Path(data.data_dir) == folder):
+        overrides.append(f"data.data_dir={quoted(folder.absolute())}")
+    return overrides
 
 
 def require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], source: str | Path) -> None:

@@ -1,6 +1,7 @@
 """python -m fmnist_lit.sweep DIR…: rebuild the summary of a sweep, or of several as one."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,19 +17,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 the summary could not be written, 2 a folder is no sweep.
     """
     parser = argparse.ArgumentParser(prog="python -m fmnist_lit.sweep", description="Rebuild a sweep's summary.")
-    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="a sweep's folder; several are one table")
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="a sweep's folder; several are one table")
     parser.add_argument("--live", action="store_true", help="the sweep is still running: its jobs were not killed")
     args = parser.parse_args(arguments)
+    folders = [Path(os.path.expanduser(folder)) for folder in args.folders]
     try:
-        summary = summarize(args.folders, live=args.live)
+        summary = summarize(folders, live=args.live)
     except NotASweepError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: {args.folders[0]}: the summary cannot be written: {error}", file=sys.stderr)
+        print(f"error: {folders[0]}: the summary cannot be written: {error}", file=sys.stderr)
         return 1
     print(summary.text)
-    print(f"\nsummary.html, summary.md, summary.csv and plots are in {args.folders[0]}")
+    print(f"\nsummary.html, summary.md, summary.csv and plots are in {folders[0]}")
     return 0
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from hydra.core.override_parser.types import Override
 
 from fmnist_lit.config import ConfigError
-from fmnist_lit.config.overrides import key_of, values_of
+from fmnist_lit.config.overrides import key_of, quoted, values_of
 from fmnist_lit.run.files import read_json, write_json
 from fmnist_lit.run.names import slug
 from fmnist_lit.run.status import FINISHED, read_status
@@ -97,4 +97,4 @@ def still_to_do(sweep_dir: Path, batch: Sequence[Sequence[str]], varied: set[str
             continue
         checkpoint = folder / "checkpoints" / "last.ckpt"
         resumable = read_status(folder) in ("interrupted", "running") and checkpoint.is_file()
-        yield [*job, *([f"ckpt_path='{checkpoint.absolute()}'"] if resumable else [])]
+        yield [*job, *([f"ckpt_path={quoted(checkpoint.absolute())}"] if resumable else [])]

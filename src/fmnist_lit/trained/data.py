@@ -3,9 +3,8 @@
 import os
 from pathlib import Path
 
-from fmnist_lit.config import ConfigError
 from fmnist_lit.data import FashionMNISTDataModule
-from fmnist_lit.run.files import read_yaml
+from fmnist_lit.run.resume import as_the_run_had
 from fmnist_lit.trained.classifier import TrainedClassifier
 from fmnist_lit.trained.load import require_buildable
 
@@ -24,16 +23,8 @@ def open_data(classifier: TrainedClassifier, data_dir: str | Path | None = None)
     options = {key: value for key, value in classifier.configuration["data"].items() if key != "_target_"}
     options["source"] = classifier.dataset
     options["data_dir"] = (
-        data_dir or os.environ.get("FMNIST_DATA_DIR") or as_the_run_had(options.get("data_dir", "data"), classifier)
+        data_dir
+        or os.environ.get("FMNIST_DATA_DIR")
+        or as_the_run_had(options.get("data_dir", "data"), classifier.source.folder)
     )
     return FashionMNISTDataModule(**options)
-
-
-def as_the_run_had(data_dir: str, classifier: TrainedClassifier) -> Path:
-    """``data_dir`` as seen from the folder in which the run was started, if that can still be told and is here."""
-    try:
-        hydra = read_yaml(classifier.source.folder / ".hydra" / "hydra.yaml")
-        there = Path(hydra["hydra"]["runtime"]["cwd"]) / data_dir
-    except (ConfigError, LookupError, TypeError):
-        return Path(data_dir)
-    return there if there.is_dir() else Path(data_dir)

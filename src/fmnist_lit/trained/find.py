@@ -1,5 +1,6 @@
 """Which file holds what a run has trained; does without torch, so that a mistyped path is answered at once."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def find_trained(path: str | Path) -> Trained:
     Raises:
         NoSuchRunError: if there is no such file.
     """
-    given = Path(path)
+    given = Path(os.path.expanduser(path))
     if given.is_dir():
         chosen = read_json(given / "results.json").get("checkpoint")
         candidates = [*([chosen] if isinstance(chosen, str) else []), "checkpoints/best.ckpt", "checkpoints/last.ckpt"]

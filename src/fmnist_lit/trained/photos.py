@@ -31,7 +31,7 @@ def find_photos(paths: Sequence[str | Path]) -> Iterator[Path | tuple[Path, Phot
     A folder means the files in it and in its subfolders with one of ``PHOTO_SUFFIXES``, in the order of their names.
     Links to folders in it are not followed.
     """
-    for path in map(Path, paths):
+    for path in map(Path, map(os.path.expanduser, paths)):
         if not path.is_dir():
             yield path
             continue
@@ -55,7 +55,7 @@ def read_photo(file: str | Path, background: Background = "auto") -> np.ndarray:
     Raises:
         PhotoError: if it is not a PNG, JPEG, BMP or WebP, is damaged, or is too large to decode safely.
     """
-    path = Path(file)
+    path = Path(os.path.expanduser(file))
     try:
         size = path.stat().st_size
         if not path.is_file():
