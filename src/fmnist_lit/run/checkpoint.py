@@ -16,9 +16,11 @@ from torch import Tensor
 
 from fmnist_lit.classifier import Classifier
 from fmnist_lit.config import ConfigError
+from fmnist_lit.data import FashionMNISTDataModule
 from fmnist_lit.data.batches import TrainBatches
-from fmnist_lit.processes.collectives import any_rank_is_to_stop, gather
+from fmnist_lit.processes.collectives import any_rank_is_to_stop, gather, gather_rows
 from fmnist_lit.processes.signals import stop_request
+from fmnist_lit.run.answers import pack, write_answers
 from fmnist_lit.run.files import link_durably, write_durably
 from fmnist_lit.run.stopping import raise_if_diverged
 
@@ -84,6 +86,7 @@ class RunCheckpoint(Checkpoint):
         self.every_n_steps = every_n_steps
         self.best_epoch: int | None = None
         self.best_metrics: dict[str, float] = {}
+        self.best_answers: dict[str, Any] | None = None
         self.generators: dict[str, Any] | None = None
         self.plateau_is_due = False
         self.start = time.perf_counter()  # moved back by what earlier parts of a resumed run took
@@ -112,7 +115,11 @@ class RunCheckpoint(Checkpoint):
         checkpoint["loops"]["fit_loop"] = at_start_of_epoch(checkpoint["loops"]["fit_loop"], epoch)
         checkpoint["position"] = position
         checkpoint["metrics"] = dict(module.figures)
-        checkpoint["best"] = {"epoch": self.best_epoch, "metrics": self.best_metrics}
+        checkpoint["best"] = {
+            "epoch": self.best_epoch,
+            "metrics": self.best_metrics,
+            "answers": self.best_answers,
+        }
         checkpoint["seconds"] = self.seconds
         # Lightning steps a schedule that watches a metric after the epoch's checkpoint
         checkpoint["plateau_is_due"] = module.epoch_is_finished and module.automatic_optimization
@@ -147,6 +154,7 @@ class RunCheckpoint(Checkpoint):
         # best.ckpt may be missing, or of a later epoch that is now done again
         if epoch is not None and self.best.exists() and load_checkpoint(self.best)["epoch"] + 1 == epoch:
             self.best_epoch, self.best_metrics = epoch, checkpoint["best"]["metrics"]
+            self.best_answers = checkpoint["best"].get("answers")  # older checkpoints have none
 
     def recover_best(self, resumed: Path, checkpoint: dict[str, Any]) -> None:
         """Make ``best.ckpt`` what ``checkpoint`` says it is, where that can be."""
@@ -189,11 +197,23 @@ class RunCheckpoint(Checkpoint):
         improved = accuracy is not None and accuracy > self.best_metrics.get("accuracy/val", -1.0)
         if improved:
             self.best_epoch, self.best_metrics = trainer.current_epoch + 1, dict(module.figures)
+            self.best_answers = validation_answers(trainer, module)
         trainer.save_checkpoint(self.last)
         if improved and trainer.is_global_zero:
             link_durably(self.last, self.best)
         if any_rank_is_to_stop(trainer):
             stop_request.raise_if_received()
+
+    def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if self.best_epoch is not None and self.best_answers is not None and trainer.is_global_zero:
+            write_answers(self.folder.parent, self.best_epoch, self.best_answers)
+
+
+def validation_answers(trainer: Trainer, module: Classifier) -> dict[str, Any] | None:
+    """Which validation images were right in the epoch that ends, packed; None where only a part was evaluated."""
+    correct = gather_rows(trainer, torch.cat(module.evaluated["val"].correct).byte()).tolist()
+    data: FashionMNISTDataModule = trainer.datamodule  # type: ignore[attr-defined]  # set by Trainer.fit
+    return pack(data.val_fingerprint, correct) if len(correct) == len(data.val_images) else None
 
 
 def at_start_of_epoch(fit_loop: dict[str, Any], epoch: int) -> dict[str, Any]:
