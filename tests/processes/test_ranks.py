@@ -32,7 +32,7 @@ DDP = (
 def server() -> Iterator[None]:
     """Let the server that forks the ranks import faulty_rank as well."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
         preload = ForkServerContext.set_forkserver_preload
         patch.setattr(
             ForkServerContext, "set_forkserver_preload", lambda self, names: preload(self, [*names, "faulty_rank"])
