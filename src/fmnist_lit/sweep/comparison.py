@@ -91,7 +91,7 @@ def compare(a: RankedGroup, b: RankedGroup) -> Test:
     step = 1 / min(num_val_images(job) for job in (a.counted[0], b.counted[0]))  # accuracies know no less
     if figures[0].keys() == figures[1].keys():
         t = paired_t(list(figures[0].values()), [figures[1][seed] for seed in figures[0]], step)
-        return Test(t.p, t.error * math.sqrt(a.n), f"paired t-test over {a.n} seeds", True, True)
+        return Test(t.p, t.error * math.sqrt(a.n), f"the paired t-test over {a.n} seeds", True, True)
     t = unpaired_t(list(figures[0].values()), list(figures[1].values()), step)
     name = "Student's" if 1 in (a.n, b.n) else "Welch's"
     std = t.error * math.sqrt(2 / (1 / a.n + 1 / b.n))  # as if both had their harmonic mean of seeds
@@ -110,7 +110,7 @@ def compare_images(a: Job, b: Job) -> Test:
     num_images = min(num_val_images(a), num_val_images(b))
     shares = a.results["val_accuracy"], b.results["val_accuracy"]
     std = math.sqrt(sum(share * (1 - share) for share in shares) / num_images)
-    name = f"test of two proportions on {num_images} validation images, as it is not known of both which were right"
+    name = f"the test of two proportions on {num_images} validation images, as it is not known of both which were right"
     return Test(two_proportions(*shares, num_images), std, name, False, False)
 
 

@@ -183,7 +183,7 @@ def chance_warnings(comparisons: Sequence[Comparison]) -> Iterator[str]:
     if len(close) > 3:
         shown.append(f"{len(close) - 3} more")
     text = f"{'This' if len(close) == 1 else 'These'} cannot be told apart from the best: {'; '.join(shown)}. "
-    text += f"p is that of a {' or a '.join(dict.fromkeys(comparison.test for comparison in close))}"
+    text += f"p is by {' or '.join(dict.fromkeys(comparison.test for comparison in close))}"
     if len(comparisons) > 1:
         text += f", corrected for the choice among {len(comparisons) + 1} (Holm, all pairs)"
     text += ". "
