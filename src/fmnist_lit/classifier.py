@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fmnist_lit.losses import l1_penalty
-from fmnist_lit.metrics import BufferedMetric, EpochProgress
+from fmnist_lit.metrics import EpochProgress, EvaluationMetric
 from fmnist_lit.processes.collectives import sample_weight
 
 
@@ -56,7 +56,7 @@ class Classifier(LightningModule):
         self.flip_average = flip_average
         self.watched = watched
         self.progress = EpochProgress(self.device)
-        self.evaluated: dict[str, BufferedMetric] = {}
+        self.evaluated: dict[str, EvaluationMetric] = {}
         self.figures: dict[str, float] = {}  # of the last epoch, by TensorBoard tag
         self.images: dict[str, int] = {}  # how many of each split the figures are of
         self.evaluated_step = 0
@@ -155,7 +155,7 @@ class Classifier(LightningModule):
             logits[f"{split}_flip_average"] = (logits[split] + self.model(images.flip(3))) / 2
         for name, values in logits.items():
             if name not in self.evaluated:
-                self.evaluated[name] = BufferedMetric(self.device)
+                self.evaluated[name] = EvaluationMetric(self.device)
             if len(labels):  # a rank may have no image
                 self.evaluated[name].add(self.loss(values, labels), values, labels)
 

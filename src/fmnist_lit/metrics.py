@@ -80,6 +80,22 @@ class BufferedMetric:
         return {f"{kind}/{split}": value for kind, value in computed.items()}
 
 
+class EvaluationMetric(BufferedMetric):
+    """The figures of an evaluation, and which samples were right.
+
+    Attributes:
+        correct: parts of one row of bools, a sample each, in the order of the batches; of this rank alone.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        self.correct = [torch.zeros(0, dtype=torch.bool, device=device)]  # a rank may have no image
+
+    def update(self, losses: Tensor, logits: Sequence[Tensor], labels: Sequence[Tensor]) -> None:
+        super().update(losses, logits, labels)
+        self.correct.append(torch.cat(list(logits)).argmax(dim=1) == torch.cat(list(labels)))
+
+
 class EpochProgress(BufferedMetric):
     """The figures of an epoch of training so far, and how far it is.
 

@@ -311,6 +311,7 @@ def test_run_leaves_the_files_of_a_run_folder(finished_run):
     assert files - {events} == {
         "results.json",
         "metrics.csv",
+        "val_correct.json",
         "train.log",
         "checkpoints/last.ckpt",
         "checkpoints/best.ckpt",

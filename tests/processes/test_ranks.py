@@ -16,8 +16,10 @@ from interruptions import TINY, outcome, points, results, rows, until
 from torch.nn.functional import cross_entropy
 
 from fmnist_lit.command_line.job import FIGURES, run_job
+from fmnist_lit.data import FashionMNISTDataModule
 from fmnist_lit.data.images import load_images
 from fmnist_lit.processes import ranks
+from fmnist_lit.run.answers import read_answers
 from fmnist_lit.run.checkpoint import load_checkpoint
 
 DDP = (
@@ -30,7 +32,7 @@ DDP = (
 def server() -> Iterator[None]:
     """Let the server that forks the ranks import faulty_rank as well."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
         preload = ForkServerContext.set_forkserver_preload
         patch.setattr(
             ForkServerContext, "set_forkserver_preload", lambda self, names: preload(self, [*names, "faulty_rank"])
@@ -99,6 +101,22 @@ def test_all_test_images_count_once_and_figures_are_those_of_one_process(configu
     assert written["test_loss"] == pytest.approx(float(cross_entropy(logits, images.labels)), rel=1e-5)
 
 
+def test_which_validation_images_are_right_is_told_of_all_ranks_in_their_order(configure, tmp_path, kept):
+    cfg = configure(*DDP, "trainer.devices=2", "data.val_size=63", "data.eval_batch_size=20", "trainer.max_epochs=1")
+    run_job(cfg)
+    written = results(tmp_path / "run")
+    answers = read_answers(tmp_path / "run", written["best_epoch"], written["val_accuracy"])
+    model = instantiate(cfg.model)
+    saved = weights(tmp_path / "run", "best")
+    model.load_state_dict({name.removeprefix("model."): weight for name, weight in saved.items()})
+    data = FashionMNISTDataModule("synthetic", val_size=63, train_size=256)
+    data.setup()
+    with torch.no_grad():
+        right = model(data.scale(data.val_images.pixels)).argmax(1) == data.val_images.labels
+    assert f"{answers.correct:063b}" == "".join("01"[answer] for answer in right.tolist())
+    assert 0 < sum(right) < 63
+
+
 def test_run_folder_and_screen_are_of_one_run(command, tmp_path):
     finished = command(*TINY, "trainer=ddp", "trainer.max_epochs=2", "logger=default", "hydra.run.dir=run")
     assert finished.returncode == 0, finished.stderr
@@ -106,7 +124,7 @@ def test_run_folder_and_screen_are_of_one_run(command, tmp_path):
     assert sorted(name.split(".out.")[0] for name in files) == [
         *(".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"),
         *("checkpoints/best.ckpt", "checkpoints/last.ckpt"),
-        *("events", "metrics.csv", "results.json", "train.log"),
+        *("events", "metrics.csv", "results.json", "train.log", "val_correct.json"),
     ]
     assert len(rows(tmp_path / "run")) == 2
     assert list(points(tmp_path / "run")["accuracy/val"])[-1][0] == 2

@@ -335,7 +335,10 @@ def test_everything_is_synced_before_it_gets_its_name_and_its_folder_after(confi
     monkeypatch.setattr(os, "replace", record_replace)
     run_job(configure(*RUN))
     named = [(index, target, inode) for index, (kind, target, inode) in enumerate(calls) if kind == "replace"]
-    assert {Path(target).name for _, target, _ in named} == {"results.json", "metrics.csv", "last.ckpt", "best.ckpt"}
+    assert {Path(target).name for _, target, _ in named} == {
+        *("results.json", "metrics.csv", "val_correct.json"),
+        *("last.ckpt", "best.ckpt"),
+    }
     for index, target, inode in named:
         assert any(kind == "fsync" and synced == inode for kind, _, synced in calls[:index]), target
         assert calls[index + 1][:2] == ("fsync", str(Path(target).parent))

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+import statistics
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from fmnist_lit.run.answers import pack, write_answers
 from fmnist_lit.sweep.__main__ import main
 from fmnist_lit.sweep.summary import Summary, summarize
 from fmnist_lit.sweep.table import NotASweepError, collect
@@ -306,25 +308,68 @@ def test_a_category_that_is_not_tuned_to_the_end_is_named(sweep):
 
 
 @pytest.mark.parametrize(
-    ("behind", "val_size", "close"), [(0.007, 5000, True), (0.0075, 5000, False), (0.02, 500, True)]
+    ("behind", "val_size", "close"), [(0.0138, 5000, True), (0.0144, 5000, False), (0.03, 500, True)]
 )
-def test_one_seed_is_within_noise_by_the_binomial_standard_error(sweep, behind, val_size, close):
-    # two accuracies near 0.85 on 5000 images: sqrt(2 * 0.85 * 0.15 / 5000) = 0.0071
+def test_one_seed_without_its_answers_is_compared_by_two_proportions(sweep, behind, val_size, close):
+    # two accuracies near 0.85 on 5000 images: 1.96 * sqrt(2 * 0.85 * 0.15 / 5000) = 0.0140
     best = sweep.add("optimizer.lr=2", val=0.85)
     (best / ".hydra" / "config.yaml").write_text(f"data: {{val_size: {val_size}}}")
     sweep.add("optimizer.lr=3", val=0.85 - behind)
-    warnings = warnings_about(sweep.summarize(), "Within noise")
+    summary = sweep.summarize()
+    warnings = warnings_about(summary, "cannot be told apart from the best")
     assert bool(warnings) == close
     assert all("optimizer.lr=3" in warning and f"{val_size} validation images" in warning for warning in warnings)
+    assert warnings_about(summary, "one seed knows nothing of luck in training")
 
 
-@pytest.mark.parametrize(("behind", "close"), [(0.016, True), (0.017, False)])
-def test_several_seeds_are_within_noise_by_their_own_spread(sweep, behind, close):
-    # standard deviations of 0.02, three seeds each: sqrt(2 * 0.02 ** 2 / 3) = 0.0163
-    for lr, mean in ((2, 0.8), (3, 0.8 - behind)):
-        for seed, val in enumerate((mean - 0.02, mean, mean + 0.02)):
+def test_one_seed_with_its_answers_is_compared_image_by_image(sweep):
+    for lr, wrong in ((2, range(20)), (3, range(1, 25)), (4, range(40))):
+        right = [image not in wrong for image in range(200)]
+        run_dir = sweep.add(f"optimizer.lr={lr}", val=sum(right) / 200)
+        write_answers(run_dir, 2, pack("the same", right))
+    summary = sweep.summarize()
+    # 5 images against 1: 2 * (1 + 6) / 2 ** 6; a guess of ((1.960 + 0.842) ** 2 * 5.92 / 4 ** 2 + 1.92) seeds
+    assert warnings_about(summary, "cannot") == [
+        "This cannot be told apart from the best: optimizer.lr=3 (2.00 points behind, p = 0.22, 5 seeds). p is by "
+        "McNemar's exact test on 200 validation images, corrected for the choice among 3 (Holm, all pairs). It covers "
+        "the choice of the validation images; one seed knows nothing of luck in training."
+    ]
+    assert warnings_about(summary, "How many seeds would settle it")[0].endswith(", a guess from the images alone.")
+    assert sweep.rows()[0]["p_vs_best"] == ""
+    assert float(sweep.rows()[2]["p_vs_best"]) < 1e-4
+    for name in ("summary.md", "summary.html"):
+        assert "cannot be told apart from the best" in (sweep.folder / name).read_text()
+    assert "cannot be told apart from the best" in summary.text
+
+
+@pytest.mark.parametrize(("n", "p"), [(2, "0.39"), (5, "0.30")])
+def test_a_gap_of_1_1_standard_errors_does_not_pass_in_silence(sweep, n, p):
+    spread = [0.02 * seed - 0.01 * (n - 1) for seed in range(n)]
+    error = statistics.stdev(spread) * (2 / n) ** 0.5
+    for lr, mean, first_seed in ((2, 0.8, 0), (3, 0.8 - 1.1 * error, n)):
+        for seed, x in enumerate(spread, start=first_seed):
+            sweep.add(f"optimizer.lr={lr}", f"seed={seed}", val=mean + x, seed=seed)
+    summary = sweep.summarize()
+    (warning,) = warnings_about(summary, "This cannot be told apart from the best: optimizer.lr=3")
+    assert f"p = {p}, " in warning
+    assert f"Welch's t-test, {n} and {n} seeds" in warning
+    assert warning.endswith("It covers luck in training, not the choice of the validation images.")
+    assert warnings_about(summary, "How many seeds would settle it")
+
+
+def test_several_seeds_that_tell_all_apart_need_no_word(sweep):
+    for lr, mean in ((2, 0.8), (3, 0.6)):
+        for seed, val in enumerate((mean - 0.011, mean, mean + 0.01 * lr / 2)):
             sweep.add(f"optimizer.lr={lr}", f"seed={seed}", val=val, seed=seed)
-    assert bool(warnings_about(sweep.summarize(), "from the seeds")) == close
+    assert not warnings_about(sweep.summarize(), "told apart")
+
+
+def test_of_many_that_cannot_be_told_apart_three_are_named(sweep):
+    for lr in range(6):
+        sweep.add(f"optimizer.lr={lr}", val=0.85 - 0.0002 * lr)
+    (warning,) = warnings_about(sweep.summarize(), "These cannot be told apart from the best")
+    assert "optimizer.lr=3 (0.06 points behind, p = 1.00, over 1000 seeds); 2 more. " in warning
+    assert "optimizer.lr=4" not in warning
 
 
 def test_jobs_on_different_data_sets_are_not_ranked(sweep):

@@ -1,6 +1,8 @@
 """The LightningDataModule: which images train, validate and test."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,6 +101,12 @@ class FashionMNISTDataModule(LightningDataModule):
     def watched(self) -> list[str]:
         """The splits evaluated after each epoch."""
         return [split for split in self.evaluate_each_epoch if split == "test" or self.val_size]
+
+    @cached_property
+    def val_fingerprint(self) -> str:
+        """The same for the same validation images and labels in the same order, whatever else differs."""
+        parts = (self.val_images.pixels, self.val_images.labels)
+        return hashlib.sha256(b"".join(part.cpu().numpy().tobytes() for part in parts)).hexdigest()[:16]
 
     @property
     def batches_per_epoch(self) -> int:

@@ -25,6 +25,13 @@ def gather(trainer: Trainer, tensor: Tensor) -> Tensor:
     return torch.stack(gathered).to(tensor.device)
 
 
+def gather_rows(trainer: Trainer, rows: Tensor) -> Tensor:
+    """The rows (N, …) of all ranks on end, of which each may have another number, in the order of the ranks."""
+    counts = gather(trainer, torch.tensor(len(rows))).tolist()
+    padded = torch.cat([rows, rows.new_zeros(max(counts) - len(rows), *rows.shape[1:])])
+    return torch.cat([part[:count] for part, count in zip(gather(trainer, padded), counts, strict=True)])
+
+
 def sample_weight(trainer: Trainer, rows: int) -> float:
     """Factor on the mean over this rank's ``rows``, so that the plain mean over ranks is that over samples."""
     if trainer.world_size == 1:

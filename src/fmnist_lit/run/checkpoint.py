@@ -17,9 +17,11 @@ from torch import Tensor
 
 from fmnist_lit.classifier import Classifier
 from fmnist_lit.config import ConfigError
+from fmnist_lit.data import FashionMNISTDataModule
 from fmnist_lit.data.batches import TrainBatches
-from fmnist_lit.processes.collectives import any_rank_is_to_stop, gather
+from fmnist_lit.processes.collectives import any_rank_is_to_stop, gather, gather_rows
 from fmnist_lit.processes.signals import stop_request
+from fmnist_lit.run.answers import pack, write_answers
 from fmnist_lit.run.files import link_durably, write_durably
 from fmnist_lit.run.stopping import raise_if_diverged
 
@@ -85,6 +87,7 @@ class RunCheckpoint(Checkpoint):
         self.every_n_steps = every_n_steps
         self.best_epoch: int | None = None
         self.best_metrics: dict[str, float] = {}
+        self.best_answers: dict[str, Any] | None = None
         self.generators: dict[str, Any] | None = None
         self.plateau_is_due = False
         self.stop_is_due = False
@@ -120,7 +123,11 @@ class RunCheckpoint(Checkpoint):
         checkpoint["loops"]["fit_loop"] = at_start_of_epoch(checkpoint["loops"]["fit_loop"], epoch)
         checkpoint["position"] = position
         checkpoint["metrics"] = dict(module.figures)
-        checkpoint["best"] = {"epoch": self.best_epoch, "metrics": self.best_metrics}
+        checkpoint["best"] = {
+            "epoch": self.best_epoch,
+            "metrics": self.best_metrics,
+            "answers": self.best_answers,
+        }
         checkpoint["seconds"] = self.seconds
         # Lightning steps a schedule that watches a metric after the epoch's checkpoint
         checkpoint["plateau_is_due"] = module.epoch_is_finished and module.automatic_optimization
@@ -157,6 +164,7 @@ class RunCheckpoint(Checkpoint):
         # best.ckpt may be missing, or of a later epoch that is now done again
         if epoch is not None and self.best.exists() and load_checkpoint(self.best)["epoch"] + 1 == epoch:
             self.best_epoch, self.best_metrics = epoch, checkpoint["best"]["metrics"]
+            self.best_answers = checkpoint["best"].get("answers")  # older checkpoints have none
 
     def recover_best(self, resumed: Path, checkpoint: dict[str, Any]) -> None:
         """Make ``best.ckpt`` what ``checkpoint`` says it is, where that can be."""
@@ -206,6 +214,7 @@ class RunCheckpoint(Checkpoint):
         improved = accuracy is not None and accuracy > self.best_metrics.get("accuracy/val", -1.0)
         if improved:
             self.best_epoch, self.best_metrics = trainer.current_epoch + 1, dict(module.figures)
+            self.best_answers = validation_answers(trainer, module)
         trainer.save_checkpoint(self.last)
         if improved and trainer.is_global_zero:
             link_durably(self.last, self.best)
@@ -218,6 +227,10 @@ class RunCheckpoint(Checkpoint):
         if self.last.exists() and not same_weights(module.state_dict(), load_checkpoint(self.last)["state_dict"]):
             trainer.save_checkpoint(self.final)
             self.has_final = True
+
+    def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if self.best_epoch is not None and self.best_answers is not None and trainer.is_global_zero:
+            write_answers(self.folder.parent, self.best_epoch, self.best_answers)
 
 
 def same_weights(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
@@ -232,6 +245,13 @@ def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def validation_answers(trainer: Trainer, module: Classifier) -> dict[str, Any] | None:
+    """Which validation images were right in the epoch that ends, packed; None where only a part was evaluated."""
+    correct = gather_rows(trainer, torch.cat(module.evaluated["val"].correct).byte()).tolist()
+    data: FashionMNISTDataModule = trainer.datamodule  # type: ignore[attr-defined]  # set by Trainer.fit
+    return pack(data.val_fingerprint, correct) if len(correct) == len(data.val_images) else None
 
 
 def at_start_of_epoch(fit_loop: dict[str, Any], epoch: int) -> dict[str, Any]:

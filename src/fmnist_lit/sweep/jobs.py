@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from fmnist_lit.run.answers import Answers, read_answers
 from fmnist_lit.sweep.values import SEED, is_number, one_line, parse_setting, select
 
 STATUSES = ("completed", "diverged", "failed", "interrupted", "running", "not started")  # the order of rows
@@ -49,6 +50,12 @@ class Job:
         """Its composed configuration; empty if it cannot be read."""
         content = yaml_or_none(self.run_dir / ".hydra" / "config.yaml")
         return content if isinstance(content, Mapping) else {}
+
+    @cached_property
+    def answers(self) -> Answers | None:
+        """Which validation images its best epoch got right; None if it has not kept that, as older runs have not."""
+        accuracy = self.figure("val_accuracy")
+        return None if accuracy is None else read_answers(self.run_dir, self.results.get("best_epoch"), accuracy)
 
     def value(self, key: str) -> Any:
         """What it ran with: what its command line sets, else what its configuration says, else UNKNOWN."""

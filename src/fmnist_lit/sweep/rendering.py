@@ -24,15 +24,17 @@ FIGURE_COLUMNS = ("val_accuracy", "val_loss", "test_accuracy", "test_loss", "bes
 PAGE = Path(__file__).with_name("page.html")
 
 
-def to_csv(table: SweepTable) -> str:
-    """A row a job: accuracies as fractions, numbers in full, ``rank`` that of its group.
+def to_csv(table: SweepTable, verdict: Verdict) -> str:
+    """A row a job: accuracies as fractions, numbers in full; ``rank`` is that of its group.
 
+    ``p_vs_best`` is how likely a gap to the best as large as its group's is between equals, corrected for the choice.
     Where seeds vary, ranked rows also have ``n``, means and sample standard deviations of their group.
     """
     per_group = ["val_accuracy", "test_accuracy"] if table.seeded else []
-    names = ["rank", *table.varied, "status", *FIGURE_COLUMNS, "folder", "dataset", "reason"]
+    names = ["rank", *table.varied, "status", *FIGURE_COLUMNS, "folder", "dataset", "reason", "p_vs_best"]
     names += ["n"] * table.seeded + [f"{name}_{kind}" for name in per_group for kind in ("mean", "std")]
     groups = {job.run_dir: group for group in table.ranked for job in group.counted}
+    p_values = {comparison.other.rank: comparison.p for comparison in verdict.comparisons}
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
@@ -43,7 +45,7 @@ def to_csv(table: SweepTable) -> str:
         row |= {name: job.figure(name) for name in FIGURE_COLUMNS}
         row |= {"status": job.status, "folder": job.folder, "dataset": job.results.get("dataset"), "reason": job.reason}
         if group := groups.get(job.run_dir):
-            row["rank"] = group.rank
+            row |= {"rank": group.rank, "p_vs_best": p_values.get(group.rank)}
             if table.seeded:
                 row["n"] = group.n
             for name in per_group:

@@ -56,7 +56,7 @@ def summarize(folders: Sequence[Path], *, live: bool = False, charts: bool = Tru
     if not live:
         for folder in (table.sweep_dir, table.sweep_dir / "plots"):
             remove_orphans(folder)
-    write_text(table.sweep_dir / "summary.csv", to_csv(table))
+    write_text(table.sweep_dir / "summary.csv", to_csv(table, verdict))
     write_pages(table, verdict, [], "No charts yet; python -m fmnist_lit.sweep draws them.")
     if charts:
         write_pages(table, verdict, *write_charts(table))

@@ -1,20 +1,20 @@
 """The verdict on a sweep: the best configuration, the command that reruns it, and how far to trust it."""
 
 import itertools
-import math
 import re
 import shlex
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fmnist_lit.config.rules import DATASETS
+from fmnist_lit.sweep.comparison import Comparison, compare_with_best
 from fmnist_lit.sweep.jobs import STATUSES
 from fmnist_lit.sweep.table import Group, RankedGroup, SweepTable
-from fmnist_lit.sweep.values import SEED, UNKNOWN, identity, is_number, parse_setting, select, show_value
+from fmnist_lit.sweep.values import SEED, UNKNOWN, identity, is_number, parse_setting, show_value
 
-VAL_SIZE = 5000  # images, by default; for a run whose configuration cannot be read
+MOST_SEEDS = 1000  # that are told as a number
+ONE_SEED = "one seed knows nothing of luck in training."
 WAYS = {"lowest": "downwards", "highest": "upwards"}
 
 
@@ -26,11 +26,13 @@ class Verdict:
         headline: the best configuration and its figures, or why there is none.
         command: reruns the best configuration, all its seeds; None if there is none.
         warnings: reasons not to trust the headline as it stands, the most serious first.
+        comparisons: the other ranked configurations beside the best, in the order of rank.
     """
 
     headline: str
     command: str | None
     warnings: tuple[str, ...]
+    comparisons: tuple[Comparison, ...] = ()
 
 
 def judge(table: SweepTable) -> Verdict:
@@ -43,7 +45,8 @@ def judge(table: SweepTable) -> Verdict:
     if not table.ranked:
         return Verdict(without_ranking(table), None, tuple(warnings))
     best = table.ranked[0]
-    warnings += [*seed_warnings(best), *edge_warnings(table), *noise_warnings(table)]
+    comparisons = compare_with_best(table.ranked)
+    warnings += [*seed_warnings(best), *edge_warnings(table), *chance_warnings(comparisons)]
     name = describe_settings(best.settings)
     figures = [
         f"{format_percent(best.mean(f'{split}_accuracy'), best.std(f'{split}_accuracy'))} {words} accuracy"
@@ -53,7 +56,7 @@ def judge(table: SweepTable) -> Verdict:
     headline = (
         f"{f'Best: {name} with' if name else 'The only configuration has'} {' and '.join(figures)}{seeds_remark(best)}."
     )
-    return Verdict(headline, rerun_command(best), tuple(warnings))
+    return Verdict(headline, rerun_command(best), tuple(warnings), tuple(comparisons))
 
 
 def without_ranking(table: SweepTable) -> str:
@@ -169,34 +172,42 @@ def edge_of(groups: Sequence[Group], key: str) -> str | None:
     return "lowest" if value == tried[0] else "highest"
 
 
-def noise_warnings(table: SweepTable) -> Iterator[str]:
-    """Configurations behind the best by no more than the standard error of the difference."""
-    best, *others = table.ranked
-    close = []
-    for other in others:
-        behind = best.val_accuracy - other.val_accuracy
-        error, source = difference_error(best, other)
-        if behind <= error:
-            close.append((other, behind, error, source))
-    if close:
-        other, behind, error, source = close[0]
-        more = {1: "", 2: " 1 more is as close."}.get(len(close), f" {len(close) - 1} more are as close.")
+def chance_warnings(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """Configurations that may be behind the best by chance alone, by which test, and what that does not cover."""
+    close = [comparison for comparison in comparisons if not comparison.is_told_apart]
+    if not close:
+        if not all(comparison.covers_training for comparison in comparisons):
+            yield "All others are told apart from the best on these validation images; but " + ONE_SEED
+        return
+    shown = [describe_comparison(comparison) for comparison in close[:3]]
+    if len(close) > 3:
+        shown.append(f"{len(close) - 3} more")
+    text = f"{'This' if len(close) == 1 else 'These'} cannot be told apart from the best: {'; '.join(shown)}. "
+    text += f"p is by {' or '.join(dict.fromkeys(comparison.test for comparison in close))}"
+    if len(comparisons) > 1:
+        text += f", corrected for the choice among {len(comparisons) + 1} (Holm, all pairs)"
+    text += ". "
+    if all(comparison.covers_training for comparison in close):
+        text += "It covers luck in training, not the choice of the validation images."
+    else:
+        text += f"It covers the choice of the validation images; {ONE_SEED}"
+    yield text
+    if any(comparison.seeds for comparison in close[:3]):
+        source = (
+            "" if all(comparison.covers_training for comparison in close[:3]) else ", a guess from the images alone"
+        )
         yield (
-            f"Within noise: {describe_settings(other.settings)} is {100 * behind:.2f} points behind, and the standard "
-            f"error of that difference is {100 * error:.2f} points ({source}).{more}"
+            "How many seeds would settle it: as many new ones of each as are named, in a sweep of the two alone, tell "
+            f"such a gap in 4 of 5 cases{source}."
         )
 
 
-def difference_error(a: RankedGroup, b: RankedGroup) -> tuple[float, str]:
-    """The standard error of the difference of two validation accuracies, and what it is estimated from."""
-    if a.n > 1 and b.n > 1:
-        variances = [statistics.variance(group.figures("val_accuracy")) / group.n for group in (a, b)]
-        return math.sqrt(sum(variances)), "from the seeds"
-    val_size = select(a.counted[0].config, ["data", "val_size"])
-    val_size = val_size if is_number(val_size) and val_size > 0 else VAL_SIZE
-    binomial = [group.val_accuracy * (1 - group.val_accuracy) for group in (a, b)]
-    error = math.sqrt(sum(binomial) / val_size)
-    return error, f"one seed, {val_size} validation images"
+def describe_comparison(comparison: Comparison) -> str:
+    """A configuration, its gap to the best, how likely that is by chance, and the seeds that would settle it."""
+    seeds = comparison.seeds
+    needed = "" if seeds is None else f", {seeds if seeds <= MOST_SEEDS else f'over {MOST_SEEDS}'} seeds"
+    gap = f"{100 * comparison.behind:.2f} points behind" if comparison.behind else "equal"
+    return f"{describe_settings(comparison.other.settings)} ({gap}, p = {comparison.p:.2f}{needed})"
 
 
 def describe_settings(settings: Mapping[str, Any]) -> str:

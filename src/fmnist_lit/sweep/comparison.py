@@ -1,0 +1,120 @@
+"""Which configurations of a sweep can be told apart from its best; docs/sweeps.md says how and how far to trust it."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fmnist_lit.sweep.jobs import Job
+from fmnist_lit.sweep.significance import (
+    LEVEL,
+    holm,
+    mcnemar,
+    paired_t,
+    seeds_needed,
+    two_proportions,
+    unpaired_t,
+)
+from fmnist_lit.sweep.table import RankedGroup
+from fmnist_lit.sweep.values import SEED, identity, is_number, select
+
+VAL_SIZE = 5000  # images, by default; for a run whose configuration cannot be read
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A configuration beside the best.
+
+    Attributes:
+        other: the configuration.
+        behind: its distance from the best, as a fraction of the validation images.
+        p: of a difference as large between equals; corrected for that all configurations of the sweep were compared.
+        test: the name of the test.
+        covers_training: whether the test knows of luck in training, which takes more than one seed.
+        seeds: how many of each, in a sweep of the two alone, would tell such a difference; None where there is none.
+    """
+
+    other: RankedGroup
+    behind: float
+    p: float
+    test: str
+    covers_training: bool
+    seeds: int | None
+
+    @property
+    def is_told_apart(self) -> bool:
+        """Whether the best is better by more than chance."""
+        return self.p <= LEVEL
+
+
+@dataclass(frozen=True)
+class Test:
+    """A test of two groups, and what it found.
+
+    Attributes:
+        p: two-sided, not corrected.
+        std: of the difference of two runs, one of each.
+        name: in words, with what it counts.
+        paired: whether the two are compared seed by seed, or image by image.
+        covers_training: as in ``Comparison``.
+    """
+
+    p: float
+    std: float
+    name: str
+    paired: bool
+    covers_training: bool
+
+
+def compare_with_best(ranked: Sequence[RankedGroup]) -> list[Comparison]:
+    """The other groups beside the first, in their order.
+
+    P values are corrected over all pairs of groups, not only the pairs with the best: which group is the best has been
+    looked up in the same figures, and the best of many equals is ahead by luck.
+    """
+    pairs = list(itertools.combinations(ranked, 2))  # those with the best come first
+    tests = [compare(a, b) for a, b in pairs]
+    corrected = holm([test.p for test in tests])
+    comparisons = []
+    for (best, other), test, p in zip(pairs[: len(ranked) - 1], tests, corrected, strict=False):
+        behind = best.val_accuracy - other.val_accuracy
+        seeds = seeds_needed(behind, test.std, paired=test.paired) if behind > 0 else None
+        comparisons.append(Comparison(other, behind, p, test.name, test.covers_training, seeds))
+    return comparisons
+
+
+def compare(a: RankedGroup, b: RankedGroup) -> Test:
+    """The test that suits what two groups have: several seeds, the same ones or not, or one seed each."""
+    if a.n == b.n == 1:
+        return compare_images(a.counted[0], b.counted[0])
+    figures = [{identity(job.value(SEED)): job.results["val_accuracy"] for job in group.counted} for group in (a, b)]
+    step = 1 / min(num_val_images(job) for job in (a.counted[0], b.counted[0]))  # accuracies know no less
+    if figures[0].keys() == figures[1].keys():
+        t = paired_t(list(figures[0].values()), [figures[1][seed] for seed in figures[0]], step)
+        return Test(t.p, t.error * math.sqrt(a.n), f"the paired t-test over {a.n} seeds", True, True)
+    t = unpaired_t(list(figures[0].values()), list(figures[1].values()), step)
+    name = "Student's" if 1 in (a.n, b.n) else "Welch's"
+    std = t.error * math.sqrt(2 / (1 / a.n + 1 / b.n))  # as if both had their harmonic mean of seeds
+    return Test(t.p, std, f"{name} t-test, {a.n} and {b.n} seeds", False, True)
+
+
+def compare_images(a: Job, b: Job) -> Test:
+    """The test of two runs: image by image where both have kept which ones they get right, of the same images."""
+    if a.answers is not None and b.answers is not None and a.answers.same_images(b.answers):
+        num_images = a.answers.num_images
+        only_a = (a.answers.correct & ~b.answers.correct).bit_count()
+        only_b = (b.answers.correct & ~a.answers.correct).bit_count()
+        variance = (only_a + only_b) / num_images - ((only_a - only_b) / num_images) ** 2
+        name = f"McNemar's exact test on {num_images} validation images"
+        return Test(mcnemar(only_a, only_b), math.sqrt(variance / num_images), name, True, False)
+    num_images = min(num_val_images(a), num_val_images(b))
+    shares = a.results["val_accuracy"], b.results["val_accuracy"]
+    std = math.sqrt(sum(share * (1 - share) for share in shares) / num_images)
+    name = f"the test of two proportions on {num_images} validation images, as it is not known of both which were right"
+    return Test(two_proportions(*shares, num_images), std, name, False, False)
+
+
+def num_val_images(job: Job) -> int:
+    """The number of validation images of a run, as far as it is known."""
+    val_size = select(job.config, ["data", "val_size"])
+    return int(val_size) if is_number(val_size) and val_size >= 1 else VAL_SIZE
