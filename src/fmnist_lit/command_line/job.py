@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.check import check_configuration
+from fmnist_lit.config.overrides import quoted
 from fmnist_lit.config.rules import DATASETS
 from fmnist_lit.processes import ranks, workers
 from fmnist_lit.processes.signals import InterruptedRunError, stop_request
@@ -153,8 +154,22 @@ def follow(cfg: DictConfig, rank: int) -> float:
 def resume_hint(run_dir: Path) -> str:
     """What to type after an interruption."""
     if (run_dir / "checkpoints" / "last.ckpt").exists():
-        return f"Go on with: python -m fmnist_lit {shlex.quote(f'ckpt_path={relative(run_dir)}')}"
+        words = ["python", "-m", "fmnist_lit", *config_words(), f"ckpt_path={relative(run_dir)}"]
+        return f"Go on with: {shlex.join(words)}"
     return "No step was taken."
+
+
+def config_words() -> list[str]:
+    """The words of a command line that name the folders of configurations which this job was composed from."""
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
+    flags = [source.path for source in sources if source.provider == "command-line"]
+    folders = [
+        quoted(source.path if source.schema == "file" else f"{source.schema}://{source.path}")
+        for source in sources
+        if source.provider == "hydra.searchpath in command-line"
+    ]
+    words = [word for path in flags for word in ("--config-dir", path)]
+    return [*words, f"hydra.searchpath=[{','.join(folders)}]"] if folders else words
 
 
 def in_sweep() -> bool:

@@ -14,9 +14,9 @@ from hydra._internal.utils import get_args_parser
 from fmnist_lit.command_line.help import help_text
 from fmnist_lit.command_line.job import run_job
 from fmnist_lit.command_line.messages import already_led
-from fmnist_lit.command_line.prepare import CONF, check_sources, composer, prepare, prepare_together
+from fmnist_lit.command_line.prepare import CONF, check_sources, composer, options_of, prepare, prepare_together
 from fmnist_lit.config import ConfigError
-from fmnist_lit.config.overrides import first_values, parse, path_as_typed
+from fmnist_lit.config.overrides import expand_globs, first_values, parse, path_as_typed
 from fmnist_lit.config.paths import expanded
 from fmnist_lit.processes import ranks
 from fmnist_lit.processes.signals import InterruptedRunError, stop_request
@@ -50,7 +50,7 @@ def launch(arguments: Sequence[str]) -> int:
         if args.hydra_help or args.cfg or args.info or args.shell_completion:
             if args.cfg:  # Hydra's own words for what cannot be composed fill a screen
                 with composer(args) as compose:
-                    compose(*first_values(parse(args.overrides)))
+                    compose(*first_values(expand_globs(parse(args.overrides), options_of(args))))
             if not follows:
                 sys.argv[1:] = [*flags, *args.overrides]
                 hydra_main()

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -20,7 +22,16 @@ from fmnist_lit.command_line.folders import make_folder, require_room
 from fmnist_lit.command_line.messages import explain_hydra_error
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.check import check_configuration
-from fmnist_lit.config.overrides import as_given, first_values, merge, parse, quoted, representatives
+from fmnist_lit.config.overrides import (
+    as_given,
+    expand_globs,
+    first_values,
+    merge,
+    parse,
+    quoted,
+    representatives,
+    without_repeats,
+)
 from fmnist_lit.config.paths import expanded
 from fmnist_lit.config.tree import plain
 from fmnist_lit.processes import ranks
@@ -47,7 +58,9 @@ class Start:
         """The folders of the runs that have begun."""
         if self.sweep_launcher is None:
             return [self.folder]
-        return [path.parent for path in self.folder.glob("*/results.json")]
+        from fmnist_lit.sweep.plan import run_folders  # a run needs nothing of it
+
+        return [self.folder / name for name in run_folders(self.folder)]
 
 
 def check_sources(args: argparse.Namespace) -> None:
@@ -91,14 +104,16 @@ def prepare(args: argparse.Namespace) -> Start:
         ConfigError: if anything is not allowed; no folder is left behind.
     """
     with composer(args) as compose:
-        given = parse(args.overrides)
+        given = expand_globs(parse(args.overrides), options_of(args))
         cfg = compose(*first_values(given))
         multirun = args.multirun or cfg.hydra.mode == RunMode.MULTIRUN
         if multirun:
+            from fmnist_lit.command_line import sweeps  # a run needs nothing of it
+
             params = parse([f"{key}={value}" for key, value in (cfg.hydra.sweeper.get("params") or {}).items()])
-            if any(override.key_or_group == "hydra.searchpath" for override in params):
-                raise ConfigError("hydra.sweeper.params: hydra.searchpath may be given on the command line only")
-            swept = merge(params, given)
+            params = expand_globs(params, options_of(args))
+            swept = without_repeats(merge(params, given))
+            sweeps.require_sweepable(cfg, swept, params)
         elif several := [override for override in given if override.is_sweep_override()]:
             raise ConfigError(f"{several[0].input_line}: several values; add -m to run them all")
         else:
@@ -117,17 +132,19 @@ def prepare(args: argparse.Namespace) -> Start:
             run_dir, checkpoint = resume.locate(cfg.ckpt_path)
             if run_dir is not None:
                 return prepare_resume(run_dir, checkpoint, given, compose)
+        if multirun:
+            sweeps.require_folders(cfg, swept, given, compose)
         key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
         named = any(override.key_or_group == key for override in given)
         folder = make_folder(key, lambda: folder_of(compose(*first_values(given)), key), named)
-        overrides = list(args.overrides) if named else [*args.overrides, f"{key}={quoted(folder)}"]
+        overrides = [as_given(override) for override in given]
+        if not named:
+            overrides.append(f"{key}={quoted(folder)}")
         if cfg.ckpt_path is not None and not any(override.key_or_group == "ckpt_path" for override in given):
             overrides.append(f"ckpt_path={quoted(checkpoint)}")  # a file of configurations names it, maybe by ~
         if not multirun:
             return Start(folder, overrides)
-        from fmnist_lit.command_line.sweeps import plan_sweep  # a run needs nothing of it
-
-        overrides += plan_sweep(folder, cfg, swept, given)
+        overrides += sweeps.plan_sweep(folder, sweeps.command_of(args), cfg, swept, given, compose)
         return Start(folder, overrides, sweep_launcher=cfg.hydra.launcher)
 
 
@@ -174,7 +191,8 @@ def prepare_resume(run_dir: Path, checkpoint: Path, given: Sequence[Override], c
 @contextlib.contextmanager
 def composer(args: argparse.Namespace) -> Iterator[Compose]:
     """Compose configurations as Hydra itself will for this command line, running nothing; each once, it takes 40 ms."""
-    extra = [f"hydra.searchpath=[{quoted(Path(args.config_dir).absolute())}]"] if args.config_dir else []
+    folders = search_path(args)
+    extra = [f"hydra.searchpath=[{','.join(folders)}]"] if folders else []
 
     @functools.cache
     def compose(*overrides: str) -> DictConfig:
@@ -185,3 +203,25 @@ def composer(args: argparse.Namespace) -> Iterator[Compose]:
 
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         yield compose
+
+
+def search_path(args: argparse.Namespace) -> list[str]:
+    """The folders of configurations beside our own, quoted for Hydra; it takes the first override that names any."""
+    folders = [quoted(Path(args.config_dir).absolute())] if args.config_dir else []
+    for override in parse(args.overrides):
+        named = override.value() if override.key_or_group == "hydra.searchpath" else None
+        if isinstance(named, list):
+            folders += [quoted(str(folder)) for folder in named]
+            break
+    return folders
+
+
+def options_of(args: argparse.Namespace) -> Callable[[str], list[str]]:
+    """What tells the names of the files in a group, within ``composer``."""
+    extra = [f"hydra.searchpath=[{','.join(search_path(args))}]"] if search_path(args) else []
+
+    def options(group: str) -> list[str]:
+        loader = GlobalHydra.instance().config_loader()
+        return loader.get_group_options(group, ObjectType.CONFIG, "config", extra)
+
+    return options

@@ -1,18 +1,25 @@
 """What a command line does for a sweep that it does not do for a run: plan, lead, and sum up."""
 
+import argparse
 import contextlib
+import copy
+import os
+import re
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from fmnist_lit.command_line.messages import already_led
 from fmnist_lit.config import ConfigError
-from fmnist_lit.config.overrides import key_of
+from fmnist_lit.config.overrides import as_given, key_of, parse, quoted, values_of
 from fmnist_lit.processes import workers
 from fmnist_lit.processes.signals import InterruptedRunError, stop_request
 from fmnist_lit.run.status import FINISHED, read_status
@@ -20,6 +27,8 @@ from fmnist_lit.sweep import plan
 from fmnist_lit.sweep.summary import summarize
 
 SUMMARY = "++hydra.callbacks.summary._target_=fmnist_lit.sweep.callback.SummaryCallback"
+JOB_FACTS = re.compile(r"\$\{(hydra[.:]job\.(num|id|name|override_dirname)\}|job_name:)")
+LONGEST = 240  # bytes of a folder's name; file systems stop at 255, and two names alike get a longer one
 PLUGIN_SETTINGS = {
     "JoblibLauncher": "hydra.launcher.pre_dispatch=n_jobs",  # no job waits in a process that is about to stop
     "RayLauncher": "hydra.launcher.ray.remote.max_retries=0",  # what was killed goes on when the sweep is continued
@@ -27,44 +36,193 @@ PLUGIN_SETTINGS = {
 }
 
 
-def plan_sweep(folder: Path, cfg: DictConfig, swept: Sequence[Override], given: Sequence[Override]) -> list[str]:
+def require_sweepable(cfg: DictConfig, swept: Sequence[Override], params: Sequence[Override]) -> None:
+    """Refuse what the sweeper cannot make jobs of.
+
+    The arguments are as for ``plan_sweep``; ``params`` is what a study adds to the command line.
+
+    Raises:
+        ConfigError: naming the first such override.
+    """
+    sweeper = cfg.hydra.runtime.choices["hydra/sweeper"]
+    for override in params:
+        if override.is_hydra_override():
+            key = override.key_or_group
+            raise ConfigError(f"hydra.sweeper.params: {key} is for the whole sweep; give it on the command line")
+    for override in swept:
+        line, key = as_given(override), override.key_or_group
+        if override.is_sweep_override() and (plan.is_for_the_whole(key) or key == "study"):
+            raise ConfigError(f"{line}: several values; {key} has one for the whole sweep")
+        if override.is_interval_sweep() and sweeper in ("grid", "basic"):
+            raise ConfigError(
+                f"{line}: hydra/sweeper={sweeper} takes values, not an interval; list some, as in "
+                f"{override.get_key_element()}={','.join(value.partition('=')[2] for value in values_of(override))}, "
+                "or sample it with hydra/sweeper=optuna"
+            )
+    size = cfg.hydra.sweeper.get("max_batch_size")
+    if size is not None and (type(size) is not int or size < 1):
+        raise ConfigError(f"hydra.sweeper.max_batch_size={size}: must be a whole number from 1, or null for no limit")
+
+
+def require_folders(
+    cfg: DictConfig, swept: Sequence[Override], given: Sequence[Override], compose: Callable[..., DictConfig]
+) -> None:
+    """Refuse jobs that cannot have a folder, before there is one; the arguments are as for ``plan_sweep``.
+
+    Raises:
+        ConfigError: naming the first folder that is not possible.
+    """
+    if "GridSweeper" not in cfg.hydra.sweeper._target_:
+        subdir_of_samples(given)
+        return
+    varied = [override.key_or_group for override in swept if override.is_sweep_override()]
+    _, folder_of = folder_namer(cfg, varied, swept, given, compose)
+    for number, job in enumerate(plan.combinations(swept)):
+        folder_of(number, job)
+
+
+def plan_sweep(
+    folder: Path,
+    command: Sequence[str],
+    cfg: DictConfig,
+    swept: Sequence[Override],
+    given: Sequence[Override],
+    compose: Callable[..., DictConfig],
+) -> list[str]:
     """Write ``sweep.json``.
 
     Args:
         folder: the sweep's.
+        command: the words of a command line that does the same.
         cfg: the configuration of one of its jobs, with the ``hydra`` node.
         swept: the command line with what a study adds.
         given: the command line alone.
+        compose: makes a configuration of overrides.
 
     Returns:
         The overrides that Hydra needs beside those of the command line.
 
     Raises:
-        ConfigError: if another sweep is or runs in the folder.
+        ConfigError: if another sweep is or runs in the folder, or a job cannot have a folder.
     """
     is_grid = "GridSweeper" in cfg.hydra.sweeper._target_
+    given_keys = {override.key_or_group for override in given}
     if workers.is_held(folder / workers.LOCK) or workers.jobs_alive(folder):
         raise ConfigError(already_led(folder))
     overrides = [SUMMARY]
     if not is_grid:
-        if any(folder.glob("*/results.json")):
+        if plan.run_folders(folder):
             raise ConfigError(
                 f"hydra.sweep.dir={folder}: holds a sweep already, and only a grid can go on; name another"
             )
-        # two samples may be alike
-        overrides.append("hydra.sweep.subdir='${hydra.job.num}_${job_name:${hydra.job.override_dirname}}'")
+        overrides += subdir_of_samples(given)
     overrides += [
         f"++{setting}"
         for plugin, setting in PLUGIN_SETTINGS.items()
-        if plugin in (cfg.hydra.launcher._target_ + cfg.hydra.sweeper._target_)
-        and key_of(setting) not in {override.key_or_group for override in given}
+        if plugin in (cfg.hydra.launcher._target_ + cfg.hydra.sweeper._target_) and key_of(setting) not in given_keys
     ]
     varied = plan.varied_keys(swept, folder)
-    fixed = [override.key_or_group for override in swept if override.key_or_group not in varied]
-    overrides.append(f"hydra.job.config.override_dirname.exclude_keys={[*fixed, 'ckpt_path']}")
-    jobs = plan.all_jobs(swept, varied) if is_grid else []
-    plan.write_plan(folder, shlex.join(["python", "-m", "fmnist_lit", *sys.argv[1:]]), varied, jobs)
+    exclude, folder_of = folder_namer(cfg, varied, swept, given, compose)
+    overrides.append(exclude)
+    plan.write_plan(folder, shlex.join(command), varied, plan.combinations(swept) if is_grid else [], folder_of)
+    if is_grid:
+        say_what_is_equal(swept)
     return overrides
+
+
+def subdir_of_samples(given: Sequence[Override]) -> list[str]:
+    """The override for the folders of jobs that a sweeper chooses as it goes; two of them may be alike."""
+    for override in given:
+        if override.key_or_group == "hydra.sweep.subdir":
+            if not re.search(r"\$\{hydra[.:]job\.(num|id)\}", as_given(override)):
+                raise ConfigError(
+                    f"{as_given(override)}: samples may be alike; have ${{hydra.job.num}} in it to tell them apart"
+                )
+            return []
+    return ["hydra.sweep.subdir='${hydra.job.num}_${job_name:${hydra.job.override_dirname}}'"]
+
+
+def say_what_is_equal(swept: Sequence[Override]) -> None:
+    """Tell of values that are one job although they were given twice."""
+    for override in swept:
+        values = values_of(override)
+        if len({plan.setting_of(value) for value in values}) < len(values):
+            print(f"{as_given(override)}: equal values are one job")
+
+
+def folder_namer(
+    cfg: DictConfig,
+    varied: Sequence[str],
+    swept: Sequence[Override],
+    given: Sequence[Override],
+    compose: Callable[..., DictConfig],
+) -> tuple[str, Callable[[int, Sequence[str]], str]]:
+    """What names a job's folder by its number and its overrides, as ``hydra.sweep.subdir`` says.
+
+    The arguments are as for ``plan_sweep``; ``varied`` are the keys in which jobs differ.
+
+    Returns:
+        The override that makes ``hydra.job.override_dirname`` what varies; and the function.
+    """
+    dirname = cfg.hydra.job.config.override_dirname
+    unnamed = [override.key_or_group for override in swept if override.key_or_group not in varied]
+    unnamed = list(dict.fromkeys([*unnamed, "ckpt_path", *dirname.exclude_keys]))
+    exclude = f"hydra.job.config.override_dirname.exclude_keys={unnamed}"
+    for_hydra = [as_given(override) for override in given if override.is_hydra_override()]
+    subdir = OmegaConf.to_container(cfg.hydra.sweep, resolve=False)["subdir"]  # type: ignore[call-overload,index]
+    needs_config = "${" in JOB_FACTS.sub("", subdir)
+
+    def folder_of(number: int, overrides: Sequence[str]) -> str:
+        lines = sorted(line for line in overrides if key_of(line) not in unnamed)
+        named = dirname.item_sep.join(lines).replace("=", dirname.kv_sep)
+        facts = {"num": number, "id": str(number), "override_dirname": named, "name": cfg.hydra.job.name}
+        try:
+            if needs_config:
+                folder = with_facts(compose(*for_hydra, exclude, *overrides), facts)
+            else:  # composing takes 40 ms
+                own = {"job": facts, "sweep": {"subdir": subdir.replace("${hydra:", "${hydra.")}}
+                folder = str(OmegaConf.select(OmegaConf.create({"hydra": own}), "hydra.sweep.subdir"))
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"hydra.sweep.subdir={subdir}: {str(error).splitlines()[0]}") from error
+        if not plan.is_inside(folder):
+            raise ConfigError(f"hydra.sweep.subdir={folder}: must be a folder below hydra.sweep.dir")
+        if any(len(os.fsencode(part)) > LONGEST for part in Path(folder).parts):
+            raise ConfigError(f"hydra.sweep.subdir={folder}: too long for the name of a folder")
+        return Path(folder).as_posix()
+
+    return exclude, folder_of
+
+
+def with_facts(cfg: DictConfig, facts: Mapping[str, Any]) -> str:
+    """``hydra.sweep.subdir`` of a job's configuration, with what its launcher would set."""
+    cfg = copy.deepcopy(cfg)
+    OmegaConf.update(cfg, "hydra.job", facts)
+    before = HydraConfig.instance().cfg
+    try:
+        HydraConfig.instance().set_config(cfg)
+        return str(OmegaConf.select(cfg, "hydra.sweep.subdir"))
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def command_of(args: argparse.Namespace) -> list[str]:
+    """The words of a command line that does the same in whatever folder it is given.
+
+    Only what names configurations is made absolute; other paths, such as ``data.data_dir``, are part of what a job is.
+    """
+    words = ["python", "-m", "fmnist_lit"]
+    if args.config_dir:
+        words += ["--config-dir", str(Path(args.config_dir).absolute())]
+    if args.multirun:
+        words.append("-m")
+    for word in args.overrides:
+        (override,) = parse([word])
+        folders = override.value()
+        if override.key_or_group == "hydra.searchpath" and isinstance(folders, list):
+            absolute = (name if "://" in str(name) else str(Path(str(name)).absolute()) for name in folders)
+            word = f"{override.get_key_element()}=[{','.join(quoted(name) for name in absolute)}]"
+        words.append(word)
+    return words
 
 
 @contextlib.contextmanager
@@ -99,6 +257,8 @@ def conclude(sweep_dir: Path, charts: bool) -> None:
         print(f"error: {sweep_dir}: the summary cannot be written: {error}", file=sys.stderr)
         return
     print(f"\n{summary.text}\n\nsummary.html, summary.md, summary.csv and plots are in {sweep_dir}")
-    if any(read_status(sweep_dir / job.folder) not in FINISHED for job in plan.read_plan(sweep_dir).jobs):
-        here = shlex.quote(f"hydra.sweep.dir={sweep_dir}")
-        print(f"To go on with what is missing, give the same command with {here}")
+    planned = plan.read_plan(sweep_dir)
+    if any(read_status(sweep_dir / planned.jobs[number].folder) not in FINISHED for number in planned.asked):
+        words = [word for word in shlex.split(planned.command) if key_of(word) != "hydra.sweep.dir"]
+        words.append(f"hydra.sweep.dir={quoted(sweep_dir.absolute())}")
+        print(f"To go on with what is missing: {shlex.join(words)}")

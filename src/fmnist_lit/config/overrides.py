@@ -1,13 +1,14 @@
 """The words of a command line in Hydra's grammar: what they set, and the values that each takes."""
 
+import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, QuotedString
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, QuotedString, ValueType
 from hydra.errors import HydraException
 
 from fmnist_lit.config import ConfigError
@@ -43,6 +44,41 @@ def merge(under: Sequence[Override], over: Sequence[Override]) -> list[Override]
     """Two command lines as one; where both set a key, the second does."""
     keys = {override.key_or_group for override in over}
     return [*(override for override in under if override.key_or_group not in keys), *over]
+
+
+def without_repeats(overrides: Sequence[Override]) -> list[Override]:
+    """Of a key that is given twice in a sweep the last, in the place of the first, as Hydra takes it."""
+    return list({override.get_key_element(): override for override in overrides}.values())
+
+
+def expand_globs(overrides: Sequence[Override], options_of: Callable[[str], list[str]]) -> list[Override]:
+    """Each ``group=glob(…)`` as a choice of the options that it matches.
+
+    Args:
+        overrides: parsed ones.
+        options_of: the names of a group's files.
+
+    Raises:
+        ConfigError: if one matches nothing.
+    """
+    return [
+        expand_glob(override, options_of(override.key_or_group)) if isinstance(override.value(), Glob) else override
+        for override in overrides
+    ]
+
+
+def expand_glob(override: Override, options: list[str]) -> Override:
+    """A glob as a choice of those of the options that it matches."""
+    pattern = override.value()
+    assert isinstance(pattern, Glob)
+    names = pattern.filter(options)
+    if not names:
+        group = override.key_or_group
+        has = f"only {', '.join(options)} are in conf/{group}" if options else f"{group} is no group of files"
+        raise ConfigError(f"{override.input_line}: matches nothing, {has}")
+    expanded = dataclasses.replace(override, value_type=ValueType.CHOICE_SWEEP, _value=ChoiceSweep(list=[*names]))
+    values = ",".join(expanded.sweep_string_iterator())
+    return dataclasses.replace(expanded, input_line=f"{override.get_key_element()}=choice({values})")
 
 
 def first_values(overrides: Sequence[Override]) -> list[str]:
@@ -115,7 +151,7 @@ def path_in_hydra(word: str) -> str | None:
     return value if isinstance(value, str) and not override.is_sweep_override() else None
 
 
-def quoted(path: Path) -> str:
+def quoted(path: Path | str) -> str:
     """A path as Hydra's override grammar takes it, whatever characters it has."""
     # a backslash counts as an escape only before a quote
     escaped = re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + match[2].replace("'", "\\'"), str(path))
@@ -123,13 +159,23 @@ def quoted(path: Path) -> str:
 
 
 def values_of(override: Override) -> list[str]:
-    """Each value that an override takes, as an override of its own; of an interval, the ends."""
+    """Each value that an override takes, as an override of its own; of an interval, the ends.
+
+    Raises:
+        ConfigError: if it takes none.
+    """
     if not override.is_sweep_override():
         return [as_given(override)]
     interval = override.value()
     if isinstance(interval, IntervalSweep):
         return [f"{override.get_key_element()}={end}" for end in (interval.start, interval.end)]
-    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    try:
+        values = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    except (HydraException, ValueError) as error:  # a range whose step is 0
+        raise ConfigError(f"{override.input_line}: {error}") from error
+    if not values:
+        raise ConfigError(f"{override.input_line}: holds no value")
+    return values
 
 
 def as_given(override: Override) -> str:
@@ -140,4 +186,4 @@ def as_given(override: Override) -> str:
 
 def key_of(line: str) -> str:
     """The key of an override as written on a command line."""
-    return line.split("=", 1)[0].lstrip("+~")
+    return line.split("=", 1)[0].split("@", 1)[0].lstrip("+~")

@@ -147,7 +147,7 @@ def sweep_is_led() -> bool:
 
 def jobs_alive(sweep_dir: Path) -> bool:
     """Whether a job of the sweep runs in a process of its own."""
-    return any(is_held(lock) for lock in sweep_dir.glob(f"*/{LOCK}"))
+    return any(is_held(lock) for lock in sweep_dir.glob(f"*/**/{LOCK}"))
 
 
 def is_held(lock: Path) -> bool:

@@ -1,6 +1,7 @@
 """A sweep's summary: from the folders of its jobs to a table, a verdict and charts in the sweep's folder."""
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import methodcaller
@@ -57,7 +58,8 @@ def summarize(folders: Sequence[Path], *, live: bool = False, charts: bool = Tru
         for folder in (table.sweep_dir, table.sweep_dir / "plots"):
             remove_orphans(folder)
     write_text(table.sweep_dir / "summary.csv", to_csv(table, verdict))
-    write_pages(table, verdict, [], "No charts yet; python -m fmnist_lit.sweep draws them.")
+    drawing = shlex.join(["python", "-m", "fmnist_lit.sweep", *(str(Path(folder).absolute()) for folder in folders)])
+    write_pages(table, verdict, [], f"No charts yet; {drawing} draws them.")
     if charts:
         write_pages(table, verdict, *write_charts(table))
     return Summary(table, verdict)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fmnist_lit.sweep.jobs import STATUSES, Job, read_job, why_not_ranked
-from fmnist_lit.sweep.plan import read_plan
+from fmnist_lit.sweep.plan import read_plan, run_folders
 from fmnist_lit.sweep.values import SEED, distinct, identity, is_number
 
 
@@ -217,7 +217,6 @@ def run_dirs(sweep_dir: Path) -> list[str]:
     try:
         if (sweep_dir / "results.json").exists():
             raise NotASweepError(f"{sweep_dir}: not a sweep but a single run")
-        folders = sorted(folder for folder in sweep_dir.iterdir() if folder.is_dir())
+        return run_folders(sweep_dir)
     except OSError as error:
         raise NotASweepError(f"{sweep_dir}: not a sweep: {error.strerror}") from error
-    return [folder.name for folder in folders if (folder / ".hydra").is_dir() or (folder / "results.json").exists()]

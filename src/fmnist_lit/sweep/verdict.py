@@ -92,7 +92,7 @@ def rerun_command(group: RankedGroup) -> str:
 
 
 def config_flags(command: str) -> list[str]:
-    """The options of a command line that choose the configuration folder and file."""
+    """The words of a command line that choose where configurations are from."""
     try:
         words = shlex.split(command)
     except ValueError:
@@ -101,6 +101,8 @@ def config_flags(command: str) -> list[str]:
     for word, following in itertools.pairwise([*words, ""]):
         if match := re.fullmatch(r"(--config-(?:dir|name|path)|-c[dnp])(=.*)?", word):
             flags += [word] if match[2] else [word, following]
+        elif re.match(r"[+]{0,2}hydra\.searchpath=", word):
+            flags.append(word)
     return flags
 
 

@@ -1,11 +1,14 @@
-"""Hydra's grid of all combinations, without the jobs that an earlier command has finished."""
+"""A grid of all combinations, as sweep.json plans it, without the jobs that an earlier command has finished."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobReturn
+from omegaconf import OmegaConf
 
 
 @dataclass
@@ -20,21 +23,50 @@ class GridSweeperConf:
 ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GridSweeperConf, provider="fmnist_lit")
 
 
-class GridSweeper(BasicSweeper):
-    """Launches the jobs that are missing or were interrupted in the sweep folder, not those that have finished."""
+class JobNumbers(int):
+    """The number of a batch's first job, to which launchers add a job's place in the batch to get its number.
 
-    # Hydra's is static but is called on the instance; this one needs the sweep's folder from the configuration.
-    def split_arguments(  # type: ignore[override]  # see above
-        self, overrides: list[Override], max_batch_size: int | None
-    ) -> list[list[list[str]]]:
+    That would renumber the jobs of a sweep that is continued; the sum here is the number in the plan.
+    """
+
+    def __new__(cls, numbers: Sequence[int]) -> "JobNumbers":
+        self = super().__new__(cls, numbers[0])
+        self.numbers = numbers
+        return self
+
+    numbers: Sequence[int]
+
+    def __add__(self, place: int) -> int:
+        return self.numbers[place]
+
+
+class GridSweeper(BasicSweeper):
+    """Launches the jobs of ``sweep.json`` that are missing or were interrupted, not those that have finished."""
+
+    def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
+        """Run them; ``arguments`` are those that the plan was made from."""
         # Hydra imports this module for a plain run too, which needs nothing of fmnist_lit.sweep
         from fmnist_lit.config.overrides import key_of
-        from fmnist_lit.sweep.plan import still_to_do
+        from fmnist_lit.sweep.plan import read_plan, still_to_do
 
         assert self.config is not None  # Hydra has called setup()
-        (jobs,) = super().split_arguments(overrides, None)
-        fixed = set(self.config.hydra.job.config.override_dirname.exclude_keys)
-        varied = {key_of(line) for job in jobs for line in job} - fixed
-        todo = list(still_to_do(Path(self.config.hydra.sweep.dir), jobs, varied))
-        # no empty batch: a launcher may refuse one
-        return list(self.split_overrides_to_chunks(todo, max_batch_size)) if todo else []
+        assert self.launcher is not None
+        sweep_dir = Path(self.config.hydra.sweep.dir)
+        OmegaConf.save(self.config, sweep_dir / "multirun.yaml")
+        given = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        shared = [line for line in given if key_of(line).startswith("sweep.")]  # no plan of a job holds them
+        todo = list(still_to_do(sweep_dir, read_plan(sweep_dir)))
+        returned: list[Sequence[JobReturn]] = []
+        for batch in batches(todo, self.max_batch_size):
+            overrides = [[*shared, *job] for _, job in batch]
+            self.validate_batch_is_legal(overrides)
+            results = self.launcher.launch(overrides, initial_job_idx=JobNumbers([number for number, _ in batch]))
+            for result in results:
+                _ = result.return_value  # raises what a job raised
+            returned.append(results)
+        return returned
+
+
+def batches(jobs: Sequence[Any], size: int | None) -> list[Sequence[Any]]:
+    """Jobs in batches of a size, all in one by default; no empty batch, which a launcher may refuse."""
+    return [jobs[start : start + (size or len(jobs))] for start in range(0, len(jobs), size or max(1, len(jobs)))]
