@@ -1,10 +1,12 @@
 import json
 
+import numpy as np
 import pytest
 from photo_files import BAD, GARMENT, LOSSLESS, png
 
 import fmnist_lit
 from fmnist_lit.predict import main
+from fmnist_lit.trained.photos import KNOWN
 
 
 @pytest.fixture
@@ -39,9 +41,7 @@ def test_bad_files_are_listed_beside_the_others(trained_run, photos, capsys):
     assert main([str(trained_run), str(photos / "text.png"), str(photos / "grey.png"), "nowhere.png"]) == 1
     screen = capsys.readouterr()
     lines = screen.out.splitlines()
-    assert lines[0].endswith(
-        "text.png: cannot be used: not a PNG, JPEG, BMP or WebP picture, or its first bytes are damaged"
-    )
+    assert lines[0].endswith(f"text.png: cannot be used: not a {KNOWN} picture, or its first bytes are damaged")
     assert lines[1].count(" %") == 3
     assert lines[2] == "nowhere.png: cannot be used: No such file or directory"
     assert screen.err == "2 of 3 could not be used\n"
@@ -61,3 +61,37 @@ def test_bad_option_exits_with_2(trained_run, options):
     with pytest.raises(SystemExit) as ended:
         main([str(trained_run), "a.png", *options])
     assert ended.value.code == 2
+
+
+def on_grey(path):
+    png(path, np.pad(255 - GARMENT, 30, constant_values=130))
+
+
+def test_grey_edge_is_warned_of_and_what_helps_is_silent(trained_run, tmp_path, capsys):
+    on_grey(tmp_path / "a.png")
+    arguments = [str(trained_run), str(tmp_path / "a.png"), "--json"]
+    assert main(arguments) == 0
+    screen = capsys.readouterr()
+    (entry,) = json.loads(screen.out)
+    assert entry["warning"] == "its edge is neither light nor dark; taken for white"
+    assert screen.err == (
+        f"warning: {tmp_path / 'a.png'}: {entry['warning']}; --background black|white says it, "
+        "--trim cuts a plain one away\n"
+    )
+    for settled in (["--background", "white"], ["--trim"]):
+        assert main([*arguments, *settled]) == 0
+        screen = capsys.readouterr()
+        assert screen.err == ""
+        assert "warning" not in json.loads(screen.out)[0]
+
+
+def test_folder_names_what_it_passes_over_once(trained_run, tmp_path, capsys):
+    for name in ("notes.txt", "drawing.svg", "phone.HEIC", *(f"{number}.csv" for number in range(9))):
+        (tmp_path / name).touch()
+    png(tmp_path / "a.png", GARMENT)
+    assert main([str(trained_run), str(tmp_path), "--json"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("12 files passed over: ")
+    assert f"{tmp_path / 'drawing.svg'} (SVG, a drawing without pixels: save it as PNG)" in line
+    assert f"{tmp_path / 'phone.HEIC'} (HEIC, which Pillow does not read: save it as JPEG)" in line
+    assert line.endswith(" and 7 more")

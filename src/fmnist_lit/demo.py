@@ -92,14 +92,18 @@ def make_page(classifier: "TrainedClassifier") -> tuple[Any, Any]:
     from PIL import Image
 
     from fmnist_lit.config.rules import DATASETS
-    from fmnist_lit.trained.photos import Background, to_pixels
+    from fmnist_lit.trained.pixels import Background, convert
 
-    def classify(image: Image.Image | None, background: Background = "auto") -> tuple[dict[str, float] | None, Any]:
+    def classify(
+        image: Image.Image | None, background: Background = "auto", trim: bool = False
+    ) -> tuple[dict[str, float] | None, Any]:
         if image is None:
             return None, None
-        pixels = to_pixels(image, background)
-        (probabilities,) = classifier.predict(pixels).probabilities.tolist()
-        seen = Image.fromarray(pixels).resize((224, 224), Image.Resampling.NEAREST)
+        converted = convert(image, background, trim)
+        if converted.warning:
+            gr.Warning(f"{converted.warning}; choose the background, or trim a plain one")
+        (probabilities,) = classifier.predict(converted.pixels).probabilities.tolist()
+        seen = Image.fromarray(converted.pixels).resize((224, 224), Image.Resampling.NEAREST)
         return dict(zip(classifier.classes, probabilities, strict=True)), seen
 
     def classify_drawing(drawing: dict[str, Any] | None) -> tuple[dict[str, float] | None, Any]:
@@ -117,6 +121,7 @@ def make_page(classifier: "TrainedClassifier") -> tuple[Any, Any]:
                 with gr.Tab("Drop a picture"):
                     dropped = gr.Image(type="pil", image_mode=None, sources=["upload", "clipboard"], height=320)
                     background = gr.Radio(["auto", "black", "white"], value="auto", label="Background")
+                    trim = gr.Checkbox(label="Trim: cut a plain background away, so that the garment fills the frame")
                 with gr.Tab("Draw"):
                     drawn = gr.Sketchpad(
                         type="pil",
@@ -131,7 +136,8 @@ def make_page(classifier: "TrainedClassifier") -> tuple[Any, Any]:
                 probabilities = gr.Label(num_top_classes=len(classifier.classes), label="Probabilities")
                 seen = gr.Image(label="What the classifier sees, 28 × 28", height=224, interactive=False, buttons=[])
         shown = [probabilities, seen]
-        gr.on([dropped.change, background.change], classify, [dropped, background], shown, api_visibility="private")
+        changes = [dropped.change, background.change, trim.change]
+        gr.on(changes, classify, [dropped, background, trim], shown, api_visibility="private")
         drawn.change(classify_drawing, drawn, shown, api_visibility="private")
     theme = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     return page, theme

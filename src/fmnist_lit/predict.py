@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fmnist_lit.trained.photos import Background
 
 PHOTOS_AT_A_TIME = 256  # decoded, then classified, so that any number of them takes bounded memory
+NAMED_AT_MOST = 5  # files that are passed over
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,7 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fmnist_lit.predict", description="Classify photos of garments.")
     parser.add_argument("run", metavar="RUN_OR_CKPT", help="a run folder, a checkpoint or an exported .safetensors")
     parser.add_argument(
-        "photos", nargs="+", metavar="IMAGE_OR_FOLDER", help="PNG, JPEG, BMP or WebP of any size, or folders of them"
+        "photos",
+        nargs="+",
+        metavar="IMAGE_OR_FOLDER",
+        help="pictures of any size (PNG, JPEG, WebP, GIF, TIFF, …), or folders of them",
     )
     parser.add_argument(
         "--top", type=int, choices=range(1, 11), default=3, metavar="K", help="classes to show, 1 to 10"
@@ -36,7 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--background",
         choices=("auto", "black", "white"),
         default="auto",
-        help="white is inverted; auto judges by the border",
+        help="white is inverted, and is put behind a cut-out; auto judges by the border or by the cut-out's rim",
+    )
+    parser.add_argument(
+        "--trim",
+        action="store_true",
+        help="cut a plain background away, grey ones too, so that the garment fills the frame",
     )
     args = parser.parse_args(arguments)
     try:
@@ -53,39 +62,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     total = failed = 0
-    for entry in print_entries(classify(classifier, args.photos, args.top, args.background), args.json):
+    passed_over: list[Path] = []
+    entries = classify(classifier, args.photos, args.top, args.background, args.trim, passed_over)
+    for entry in print_entries(entries, args.json):
         total += 1
         failed += "error" in entry
+        if "warning" in entry:
+            print(f"warning: {entry['file']}: {entry['warning']}; {advice(args.trim)}", file=sys.stderr)
+    if passed_over:
+        print(in_a_line(passed_over), file=sys.stderr)
     if failed:
         print(f"{failed} of {total} could not be used", file=sys.stderr)
     return 1 if failed else 0
 
 
 def classify(
-    classifier: "TrainedClassifier", paths: Sequence[str | Path], top: int, background: "Background"
+    classifier: "TrainedClassifier",
+    paths: Sequence[str | Path],
+    top: int,
+    background: "Background",
+    trim: bool = False,
+    passed_over: list[Path] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """An entry for each photo, in order, as ``--json`` prints it; probabilities are fractions."""
+    """An entry for each photo, in order, as ``--json`` prints it; probabilities are fractions.
+
+    What else is in the folders is added to ``passed_over``.
+    """
     import numpy as np
 
-    from fmnist_lit.trained.photos import PhotoError, find_photos, read_photo
+    from fmnist_lit.trained.photos import PhotoError, find_photos, open_photo
+    from fmnist_lit.trained.pixels import Converted
 
-    def read(found: Path | tuple[Path, PhotoError]) -> tuple[Path, np.ndarray | PhotoError]:
+    def read(found: Path | tuple[Path, PhotoError]) -> tuple[Path, Converted | PhotoError]:
         if isinstance(found, tuple):
             return found
         try:
-            return found, read_photo(found, background)
+            return found, open_photo(found, background, trim)
         except PhotoError as error:
             return found, error
 
-    photos = map(read, find_photos(paths))
+    photos = map(read, find_photos(paths, passed_over))
     while batch := list(itertools.islice(photos, PHOTOS_AT_A_TIME)):
-        pixels = [content for _, content in batch if not isinstance(content, PhotoError)]
+        pixels = [content.pixels for _, content in batch if not isinstance(content, PhotoError)]
         rows = iter(classifier.predict(np.stack(pixels)).probabilities.tolist() if pixels else [])
         for file, content in batch:
             if isinstance(content, PhotoError):
                 yield {"file": str(file), "error": str(content)}
-            else:
-                yield {"file": str(file), **ranked(next(rows), classifier.classes, top)}
+                continue
+            warning = {"warning": content.warning} if content.warning else {}
+            yield {"file": str(file), **ranked(next(rows), classifier.classes, top), **warning}
 
 
 def ranked(probabilities: Sequence[float], classes: Sequence[str], top: int) -> dict[str, Any]:
@@ -116,6 +141,21 @@ def in_words(entry: dict[str, Any]) -> str:
     if "error" in entry:
         return f"cannot be used: {entry['error']}"
     return ", ".join(f"{choice['label']} {100 * choice['probability']:.1f} %" for choice in entry["top"])
+
+
+def advice(trim: bool) -> str:
+    """What settles a warning."""
+    return "--background black|white says it" + ("" if trim else ", --trim cuts a plain one away")
+
+
+def in_a_line(passed_over: Sequence[Path]) -> str:
+    """``2 files passed over: notes.txt, boot.heic (…)``: pictures that are not read come first, with a word why."""
+    from fmnist_lit.trained.photos import why_passed_over
+
+    files = sorted(passed_over, key=lambda path: not why_passed_over(path))  # stable
+    named = [f"{path} ({why})" if (why := why_passed_over(path)) else str(path) for path in files[:NAMED_AT_MOST]]
+    more = f" and {len(files) - NAMED_AT_MOST} more" if len(files) > NAMED_AT_MOST else ""
+    return f"{len(files)} file{'s' * (len(files) != 1)} passed over: {', '.join(named)}{more}"
 
 
 if __name__ == "__main__":

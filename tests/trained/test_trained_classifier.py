@@ -7,7 +7,7 @@ from PIL import Image
 import fmnist_lit
 from fmnist_lit.data.images import load_images
 from fmnist_lit.run.checkpoint import load_checkpoint
-from fmnist_lit.trained.photos import PhotoError
+from fmnist_lit.trained.photos import PhotoError, PhotoWarning
 
 PIXELS = load_images("synthetic", "", 0)[2].pixels[:50]
 
@@ -62,3 +62,12 @@ def test_photo_that_cannot_be_used_is_named(trained_run, tmp_path):
     (tmp_path / "text.png").write_text("hello")
     with pytest.raises(PhotoError, match=r"text\.png: not a PNG"):
         fmnist_lit.load_classifier(trained_run).predict([Image.fromarray(GARMENT), tmp_path / "text.png"])
+
+
+def test_photo_on_grey_is_warned_of_unless_it_is_trimmed_or_its_background_said(trained_run):
+    classifier = fmnist_lit.load_classifier(trained_run)
+    photo = Image.fromarray(np.pad(255 - GARMENT, 30, constant_values=130))
+    with pytest.warns(PhotoWarning, match="neither light nor dark.*trim=True"):
+        classifier.predict(photo)
+    trimmed, said = classifier.predict(photo, trim=True), classifier.predict(photo, background="white")
+    assert len(trimmed) == len(said) == 1

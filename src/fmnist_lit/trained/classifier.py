@@ -1,5 +1,6 @@
 """A trained classifier: from images or photos to the probabilities of the ten classes."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 
 from fmnist_lit.data.images import CLASSES, Scaling
 from fmnist_lit.trained.find import Trained
-from fmnist_lit.trained.photos import Background, PhotoError, read_photo, to_pixels
+from fmnist_lit.trained.photos import PhotoError, PhotoWarning, open_photo
+from fmnist_lit.trained.pixels import Background, convert
 
 IMAGES_AT_A_TIME = 1000  # so that predicting any number of them takes bounded memory
 
@@ -64,7 +66,7 @@ class TrainedClassifier:
     classes = CLASSES
 
     @torch.inference_mode()
-    def predict(self, images: Any, background: Background = "auto") -> Predictions:
+    def predict(self, images: Any, background: Background = "auto", trim: bool = False) -> Predictions:
         """Classify images.
 
         Args:
@@ -72,25 +74,29 @@ class TrainedClassifier:
                 (N, 1, 28, 28), uint8 in 0..255 or floats in 0..1. Or photos of any size, which are converted to that:
                 a path or a PIL image, or a sequence of them.
             background: of photos: ``black``, ``white``, or ``auto`` to judge by their border.
+            trim: of photos: cut a plain background away first, so that the garment fills the frame.
+
+        Warns:
+            PhotoWarning: if it is in doubt how a photo was to be converted.
 
         Raises:
             ValueError: if shape, type or values are others.
             fmnist_lit.trained.photos.PhotoError: if a photo cannot be used; it is a ValueError too.
         """
-        pixels = as_pixels(images, background)
+        pixels = as_pixels(images, background, trim)
         dtype = next(self.model.parameters()).dtype
         logits = [self.model(self.scaling(part).to(dtype)) for part in torch.split(pixels, IMAGES_AT_A_TIME)]
         return Predictions(torch.cat(logits).softmax(dim=1).float())
 
 
-def as_pixels(images: Any, background: Background = "auto") -> Tensor:
+def as_pixels(images: Any, background: Background = "auto", trim: bool = False) -> Tensor:
     """Whatever ``predict`` takes, as (N, 1, 28, 28) in 0..255, uint8 or float."""
     if isinstance(images, str | Path | Image.Image):
         images = [images]
     if isinstance(images, Sequence) and all(isinstance(image, str | Path | Image.Image) for image in images):
         if not images:
             return torch.empty(0, 1, 28, 28, dtype=torch.uint8)
-        return torch.from_numpy(np.stack([photo_pixels(image, background) for image in images])).unsqueeze(1)
+        return torch.from_numpy(np.stack([photo_pixels(image, background, trim) for image in images])).unsqueeze(1)
     pixels = torch.as_tensor(images, device="cpu")
     if pixels.shape == (28, 28):
         pixels = pixels.unsqueeze(0)
@@ -105,15 +111,21 @@ def as_pixels(images: Any, background: Background = "auto") -> Tensor:
     return pixels * 255
 
 
-def photo_pixels(photo: str | Path | Image.Image, background: Background) -> np.ndarray:
+def photo_pixels(photo: str | Path | Image.Image, background: Background, trim: bool) -> np.ndarray:
     """A photo as (28, 28) uint8.
 
     Raises:
         PhotoError: naming the file, if it cannot be used.
     """
-    if isinstance(photo, Image.Image):
-        return to_pixels(photo, background)
     try:
-        return read_photo(photo, background)
+        if isinstance(photo, Image.Image):
+            converted = convert(photo, background, trim)
+        else:
+            converted = open_photo(photo, background, trim)
     except PhotoError as error:
         raise PhotoError(f"{photo}: {error}") from error
+    if converted.warning:
+        advice = "background='black' or 'white' says it, trim=True cuts a plain one away"
+        name = "a picture" if isinstance(photo, Image.Image) else photo
+        warnings.warn(f"{name}: {converted.warning}; {advice}", PhotoWarning, stacklevel=2)
+    return converted.pixels

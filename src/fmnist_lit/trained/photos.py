@@ -1,36 +1,51 @@
-"""A user's photo, converted to what Fashion-MNIST holds: 28 × 28, grey, a light garment on black."""
+"""The files that a user calls photos: which there are, and how to read a stranger's safely."""
 
 import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
 from fmnist_lit.errors import in_one_line
+from fmnist_lit.trained.pixels import SIDE, Background, Converted, convert, to_pixels
 
-Background = Literal["auto", "black", "white"]
+__all__ = ["Background", "PhotoError", "PhotoWarning", "find_photos", "open_photo", "read_photo", "to_pixels"]
 
-SIDE = 28
-PHOTO_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
-PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+# What Pillow decodes in this process, and names by their first bytes: not EPS, which it gives to Ghostscript, for one.
+PHOTO_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM", *(["AVIF"] if features.check("avif") else []))
+PHOTO_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
+    *([".avif"] if "AVIF" in PHOTO_FORMATS else []),
+)
+KNOWN = "PNG, JPEG, BMP, WebP, GIF, TIFF, PPM" + (" or AVIF" if "AVIF" in PHOTO_FORMATS else "")
+HEIC = "HEIC, which Pillow does not read: save it as JPEG"
+SVG = "SVG, a drawing without pixels: save it as PNG"
+AVIF = "AVIF, which the installed Pillow does not read: save it as JPEG"
 MAX_BYTES = 100_000_000
 MAX_PIXELS = 50_000_000  # 200 MB decoded; a camera's photo has 12 to 50 million
 TOO_LARGE = f"more than {MAX_PIXELS / 1e6:.0f} million pixels when decoded"
+TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of a TIFF
 
 
 class PhotoError(ValueError):
     """A file that cannot be used as a photo; the message is the reason, without the file's name."""
 
 
-def find_photos(paths: Sequence[str | Path]) -> Iterator[Path | tuple[Path, PhotoError]]:
+class PhotoWarning(UserWarning):
+    """A photo is used, but how it was to be converted is in doubt."""
+
+
+def find_photos(
+    paths: Sequence[str | Path], passed_over: list[Path] | None = None
+) -> Iterator[Path | tuple[Path, PhotoError]]:
     """The photos that ``paths`` mean: files, and errors for folders that cannot be used.
 
     A folder means the files in it and in its subfolders with one of ``PHOTO_SUFFIXES``, in the order of their names.
-    Links to folders in it are not followed.
+    Links to folders in it are not followed. They and the other files in it are added to ``passed_over``.
     """
+    others = passed_over if passed_over is not None else []
     for path in map(Path, map(os.path.expanduser, paths)):
         if not path.is_dir():
             yield path
@@ -39,21 +54,39 @@ def find_photos(paths: Sequence[str | Path]) -> Iterator[Path | tuple[Path, Phot
         found = 0
         for folder, subfolders, names in os.walk(path, onerror=failures.append):
             subfolders.sort()
+            others += [Path(folder, name) for name in subfolders if os.path.islink(Path(folder, name))]
             for name in sorted(names):
                 if name.lower().endswith(PHOTO_SUFFIXES):
                     found += 1
                     yield Path(folder, name)
+                else:
+                    others.append(Path(folder, name))
         for failure in failures:
             yield Path(failure.filename), PhotoError(f"cannot be listed: {failure.strerror}")
         if not found and not failures:
             yield path, PhotoError(f"no picture in this folder; they end in {', '.join(PHOTO_SUFFIXES)}")
 
 
-def read_photo(file: str | Path, background: Background = "auto") -> np.ndarray:
-    """The photo in a file, as ``to_pixels`` converts it. Its format is told by its content, not by its name.
+def why_passed_over(path: Path) -> str:
+    """For a file of pictures that are not read, what to do about it; else nothing."""
+    suffix = path.suffix.lower()
+    if suffix in (".heic", ".heif", ".hif"):
+        return HEIC
+    return {".svg": SVG, ".svgz": SVG, ".avif": AVIF}.get(suffix, "")
+
+
+def read_photo(file: str | Path, background: Background = "auto", trim: bool = False) -> np.ndarray:
+    """The pixels of ``open_photo``, (28, 28) uint8, light on black."""
+    return open_photo(file, background, trim).pixels
+
+
+def open_photo(file: str | Path, background: Background = "auto", trim: bool = False) -> Converted:
+    """The photo in a file, as ``convert`` converts it; of several frames or pages, the first.
+
+    Its format is told by its content, not by its name.
 
     Raises:
-        PhotoError: if it is not a PNG, JPEG, BMP or WebP, is damaged, or is too large to decode safely.
+        PhotoError: if it has none of ``PHOTO_FORMATS``, is damaged, or is too large to decode safely.
     """
     path = Path(os.path.expanduser(file))
     try:
@@ -68,14 +101,14 @@ def read_photo(file: str | Path, background: Background = "auto") -> np.ndarray:
             warnings.simplefilter("ignore")  # such as of odd EXIF data
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=PHOTO_FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise PhotoError(TOO_LARGE)
-                image.draft(None, (4 * SIDE, 4 * SIDE))  # a large JPEG is decoded at a fraction of its size
-                return to_pixels(image, background)
+                refuse_large(image)
+                # A large JPEG is decoded at a fraction of its size; what is trimmed may be a small part of it.
+                image.draft(None, (32 * SIDE, 32 * SIDE) if trim else (4 * SIDE, 4 * SIDE))
+                return convert(image, background, trim)
     except PhotoError:
         raise
     except UnidentifiedImageError:
-        raise PhotoError("not a PNG, JPEG, BMP or WebP picture, or its first bytes are damaged") from None
+        raise PhotoError(why_unknown(path)) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise PhotoError(TOO_LARGE) from None
     except OSError as error:  # from the file system with a strerror, from a decoder without
@@ -84,48 +117,33 @@ def read_photo(file: str | Path, background: Background = "auto") -> np.ndarray:
         raise PhotoError(f"cannot be decoded: {in_one_line(error)}") from error
 
 
-def to_pixels(image: Image.Image, background: Background = "auto") -> np.ndarray:
-    """A photo as (28, 28) uint8, light on black.
-
-    It is rotated as its EXIF data say, put over black where it is transparent, made grey (ITU-R 601 luma), scaled to
-    fit into 28 × 28 at its aspect ratio, and inverted if its background is white. Of 16 bits, the high 8 are kept.
-
-    Args:
-        image: of any size and mode.
-        background: ``auto`` takes it for white if the border is on average lighter than mid-grey, which is right for
-            each of Fashion-MNIST's 70,000 images and for each of their negatives.
-    """
-    image = fit_into_square(to_simple_mode(ImageOps.exif_transpose(image)))
-    if image.mode == "RGBa":  # already multiplied by alpha, that is, over black
-        image = Image.merge("RGB", image.split()[:3])
-    if image.mode == "RGB":
-        image = image.convert("L")
-    pixels = np.asarray(image)  # L, or F where there were 16 bits
-    grey = pixels if pixels.dtype == np.uint8 else np.clip(pixels / 256, 0, 255).astype(np.uint8)
-    if background == "white" or (background == "auto" and border(grey).mean() > 127.5):
-        grey = 255 - grey
-    canvas = np.zeros((SIDE, SIDE), np.uint8)
-    top, left = (SIDE - grey.shape[0]) // 2, (SIDE - grey.shape[1]) // 2
-    canvas[top : top + grey.shape[0], left : left + grey.shape[1]] = grey
-    return canvas
+def refuse_large(image: Image.Image) -> None:
+    """Refuse an opened picture that would decode to too many pixels, a TIFF also for tiles larger than itself."""
+    pixels = [image.width * image.height]
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        pixels.append(int(tags.get(TILE_WIDTH, 0)) * int(tags.get(TILE_LENGTH, 0)))
+    if max(pixels) > MAX_PIXELS:
+        raise PhotoError(TOO_LARGE)
 
 
-def to_simple_mode(image: Image.Image) -> Image.Image:
-    """The same image in mode L, RGB or RGBa, or, of 16 bits, F in 0..65535."""
-    if image.mode.startswith("I"):
-        return Image.fromarray(np.asarray(image).astype(np.float32))
-    if image.has_transparency_data:
-        return image.convert("RGBA").convert("RGBa")
-    return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
-
-
-def fit_into_square(image: Image.Image) -> Image.Image:
-    """Scaled so that it just fits into 28 × 28; shrinking averages areas, so that whole factors are exact."""
-    scale = SIDE / max(image.size)
-    width, height = (max(1, round(length * scale)) for length in image.size)
-    return image.resize((width, height), Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC)
-
-
-def border(grey: np.ndarray) -> np.ndarray:
-    """The outermost pixels of an image (H, W)."""
-    return np.concatenate([grey[0], grey[-1], grey[1:-1, 0], grey[1:-1, -1]])
+def why_unknown(path: Path) -> str:
+    """What a file is that is no photo, by its first bytes."""
+    with path.open("rb") as file:
+        start = file.read(1024)
+    if start[4:8] == b"ftyp" and start[8:12] in (b"avif", b"avis"):
+        return AVIF if "AVIF" not in PHOTO_FORMATS else "an AVIF picture that is damaged"
+    if start[4:8] == b"ftyp" and start[8:12] in (
+        b"heic",
+        b"heix",
+        b"heim",
+        b"heis",
+        b"hevc",
+        b"hevx",
+        b"mif1",
+        b"msf1",
+    ):
+        return HEIC
+    if b"<svg" in start:
+        return SVG
+    return f"not a {KNOWN} picture, or its first bytes are damaged"
