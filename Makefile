@@ -4,6 +4,8 @@ test:
 lint:
 	uv run ruff check .
 	uv run ruff format --check .
+	for platform in linux darwin win32; do uv run mypy --platform $$platform || exit 1; done
+	uv run lint-imports
 train:
 	uv run python -m fmnist_lit
 sweep:
