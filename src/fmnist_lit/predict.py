@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fmnist_lit.processes.streams import READER_LEFT, reader_has_left, run_printing
 from fmnist_lit.trained.find import NoSuchRunError, find_trained
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Classify the photos that the command line names.
 
     Returns:
-        The exit code: 0 all are classified, 1 a photo or the checkpoint cannot be used, 2 a bad argument.
+        The exit code: 0 all are classified, 1 a photo or the checkpoint cannot be used, 2 a bad argument, 141 the reader
+            of the output has left, as ``| head`` does.
     """
     parser = argparse.ArgumentParser(prog="python -m fmnist_lit.predict", description="Classify photos of garments.")
     parser.add_argument("run", metavar="RUN_OR_CKPT", help="a run folder, a checkpoint or an exported .safetensors")
@@ -56,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for entry in print_entries(classify(classifier, args.photos, args.top, args.background), args.json):
         total += 1
         failed += "error" in entry
+        if reader_has_left():
+            return READER_LEFT
     if failed:
         print(f"{failed} of {total} could not be used", file=sys.stderr)
     return 1 if failed else 0
@@ -119,4 +123,4 @@ def in_words(entry: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_printing(main))

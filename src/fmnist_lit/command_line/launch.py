@@ -7,13 +7,11 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import filelock
 import hydra
 from hydra._internal.utils import get_args_parser
 
 from fmnist_lit.command_line.help import help_text
 from fmnist_lit.command_line.job import run_job
-from fmnist_lit.command_line.messages import already_led
 from fmnist_lit.command_line.prepare import CONF, check_sources, composer, prepare, prepare_together
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.overrides import first_values, parse, path_as_typed
@@ -36,6 +34,7 @@ def launch(arguments: Sequence[str]) -> int:
     hydra_main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run_job)
     place = ranks.outside()
     follows = place is not None and place.rank > 0
+    locks = contextlib.ExitStack()
     try:
         check_sources(args)
         if args.help:
@@ -49,7 +48,7 @@ def launch(arguments: Sequence[str]) -> int:
             if not follows:
                 hydra_main()
             return 0
-        start = prepare(args) if place is None else prepare_together(args, place)
+        start = prepare(args, locks) if place is None else prepare_together(args, place, locks)
         if start.complete:
             if not follows:
                 print(f"{start.folder} is complete; a higher trainer.max_epochs goes on with it")
@@ -68,12 +67,11 @@ def launch(arguments: Sequence[str]) -> int:
         signum = signal.Signals(stop_request.signum or signal.SIGINT)
         print(f"Interrupted by {signum.name}.", file=sys.stderr)
         return 128 + signum
-    except filelock.Timeout:
-        print(f"error: {already_led(start.folder)}", file=sys.stderr)
-        return 2
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    finally:
+        locks.close()
     if follows:
         return 0
     return exit_code(start.run_folders())

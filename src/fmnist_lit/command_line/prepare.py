@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fmnist_lit.command_line.folders import make_folder, require_room
+from fmnist_lit.command_line.folders import claim, make_folder, require_room
 from fmnist_lit.command_line.messages import explain_hydra_error
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.check import check_configuration
@@ -61,8 +61,8 @@ def check_sources(args: argparse.Namespace) -> None:
             raise ConfigError(f"{override.input_line}: must be folders; a package would be imported")
 
 
-def prepare_together(args: argparse.Namespace, place: ranks.Place) -> Start:
-    """``prepare`` in rank 0; the other ranks get what came of it, so that all share a folder.
+def prepare_together(args: argparse.Namespace, place: ranks.Place, locks: contextlib.ExitStack) -> Start:
+    """``prepare`` in rank 0, which alone writes; the others get what came of it, so that all share a folder.
 
     Raises:
         ConfigError: in rank 0, which says what is wrong for all.
@@ -75,7 +75,7 @@ def prepare_together(args: argparse.Namespace, place: ranks.Place) -> Start:
         folder, overrides, complete = json.loads(received)
         return Start(Path(folder), [*overrides, "hydra.output_subdir=null"], complete=complete)
     try:
-        start = prepare(args)
+        start = prepare(args, locks)
     except ConfigError:
         ranks.broadcast(place, "")
         raise
@@ -83,8 +83,12 @@ def prepare_together(args: argparse.Namespace, place: ranks.Place) -> Start:
     return start
 
 
-def prepare(args: argparse.Namespace) -> Start:
-    """Check every configuration that the command line would run, then make its folder.
+def prepare(args: argparse.Namespace, locks: contextlib.ExitStack) -> Start:
+    """Check every configuration that the command line would run, then make its folder and lock it.
+
+    Args:
+        args: the command line.
+        locks: to be closed when the run, or the sweep, has ended.
 
     Raises:
         ConfigError: if anything is not allowed; no folder is left behind.
@@ -115,10 +119,10 @@ def prepare(args: argparse.Namespace) -> Start:
                 raise ConfigError(f"ckpt_path={cfg.ckpt_path}: resumes one run; it cannot be part of a sweep")
             run_dir, checkpoint = resume.locate(cfg.ckpt_path)
             if run_dir is not None:
-                return prepare_resume(run_dir, checkpoint, given, compose)
+                return prepare_resume(run_dir, checkpoint, given, compose, locks)
         key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
         named = any(override.key_or_group == key for override in given)
-        folder = make_folder(key, lambda: Path(OmegaConf.select(compose(*first_values(given)), key)), named)
+        folder = make_folder(key, lambda: Path(OmegaConf.select(compose(*first_values(given)), key)), named, locks)
         overrides = list(args.overrides) if named else [*args.overrides, f"{key}={quoted(folder)}"]
         if not multirun:
             return Start(folder, overrides)
@@ -128,7 +132,9 @@ def prepare(args: argparse.Namespace) -> Start:
         return Start(folder, overrides, sweep_launcher=cfg.hydra.launcher)
 
 
-def prepare_resume(run_dir: Path, checkpoint: Path, given: Sequence[Override], compose: Compose) -> Start:
+def prepare_resume(
+    run_dir: Path, checkpoint: Path, given: Sequence[Override], compose: Compose, locks: contextlib.ExitStack
+) -> Start:
     """Go on with the run that ``checkpoint`` belongs to, with its command line under the given one.
 
     In its own folder, unless the given command line names another.
@@ -155,9 +161,10 @@ def prepare_resume(run_dir: Path, checkpoint: Path, given: Sequence[Override], c
         return Start(run_dir, overrides, complete=True)
     if in_place:
         require_room("ckpt_path", folder)
+        claim("ckpt_path", folder, locks)
         overrides.append("hydra.output_subdir=null")  # Hydra writes over what is there; resume.keep_configuration
     else:
-        make_folder("hydra.run.dir", lambda: folder, named=True)
+        make_folder("hydra.run.dir", lambda: folder, named=True, locks=locks)
     return Start(folder, overrides)
 
 

@@ -15,6 +15,7 @@ from fmnist_lit.config import ConfigError
 from fmnist_lit.config.overrides import key_of
 from fmnist_lit.processes import workers
 from fmnist_lit.processes.signals import InterruptedRunError, stop_request
+from fmnist_lit.run.files import remove_orphans
 from fmnist_lit.run.status import FINISHED, read_status
 from fmnist_lit.sweep import plan
 from fmnist_lit.sweep.summary import summarize
@@ -40,11 +41,13 @@ def plan_sweep(folder: Path, cfg: DictConfig, swept: Sequence[Override], given: 
         The overrides that Hydra needs beside those of the command line.
 
     Raises:
-        ConfigError: if another sweep is or runs in the folder.
+        ConfigError: if another sweep is in the folder, or a job runs in it.
     """
     is_grid = "GridSweeper" in cfg.hydra.sweeper._target_
-    if workers.is_held(folder / workers.LOCK) or workers.jobs_alive(folder):
+    if workers.jobs_alive(folder):
         raise ConfigError(already_led(folder))
+    for place in (folder, folder / "plots"):
+        remove_orphans(place)
     overrides = [SUMMARY]
     if not is_grid:
         if any(folder.glob("*/results.json")):

@@ -30,6 +30,7 @@ from omegaconf import DictConfig
 
 from fmnist_lit.config import ConfigError
 from fmnist_lit.processes.signals import SIGNALS, InterruptedRunError, stop_request
+from fmnist_lit.processes.streams import guard_streams
 
 START = "fmnist_lit/start"  # the key under which rank 0 broadcasts what the others start with
 GRACE_PERIOD = 10.0  # seconds that the other ranks get to end by themselves once one has failed
@@ -266,6 +267,7 @@ def take_part(
 ) -> None:
     """Be a rank: train, and send the figures or the error to the process that started it, and end when that does."""
     threading.Thread(target=end_with_starter, daemon=True).start()
+    guard_streams()
     os.environ.update(environment)
     os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0"}
     if sys.platform != "win32":  # there Gloo takes another kind of name
