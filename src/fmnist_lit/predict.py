@@ -22,8 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Classify the photos that the command line names.
 
     Returns:
-        The exit code: 0 all are classified, 1 a photo or the checkpoint cannot be used, 2 a bad argument, 141 the reader
-            of the output has left, as ``| head`` does.
+        The exit code: 0 all are classified, 1 a photo or the checkpoint cannot be used, 2 a bad argument, 141 who reads
+            the output has left, as ``| head`` does.
     """
     parser = argparse.ArgumentParser(prog="python -m fmnist_lit.predict", description="Classify photos of garments.")
     parser.add_argument("run", metavar="RUN_OR_CKPT", help="a run folder, a checkpoint or an exported .safetensors")

@@ -6,7 +6,6 @@ import gc
 import logging
 import math
 import os
-import shlex
 import sys
 import time
 import warnings
@@ -28,8 +27,8 @@ from fmnist_lit.config.rules import DATASETS
 from fmnist_lit.processes import ranks, workers
 from fmnist_lit.processes.signals import InterruptedRunError, stop_request
 from fmnist_lit.processes.streams import guard_streams
-from fmnist_lit.run import names  # noqa: F401  registers the resolvers that name folders, in a worker too
 from fmnist_lit.run.files import read_json, remove_orphans, write_json
+from fmnist_lit.run.names import as_typed  # with the resolvers that name folders, in a worker too
 from fmnist_lit.run.status import DivergedError
 
 log = logging.getLogger(__name__)
@@ -168,7 +167,8 @@ def follow(cfg: DictConfig, rank: int) -> float:
 def resume_hint(run_dir: Path) -> str:
     """What to type after an interruption."""
     if (run_dir / "checkpoints" / "last.ckpt").exists():
-        return f"Go on with: python -m fmnist_lit {shlex.quote(f'ckpt_path={relative(run_dir)}')}"
+        command = ["python", "-m", "fmnist_lit", f"ckpt_path={relative(run_dir)}"]
+        return f"Go on with: {as_typed(command)}"
     return "No step was taken."
 
 
@@ -186,13 +186,14 @@ def summary(run_dir: Path, results: dict[str, Any]) -> str:
     if "test_accuracy_flip_average" in results:
         figures = 100 * results["test_accuracy_flip_average"], results["test_loss_flip_average"]
         flipped = ["  averaged over flips {:.1f} %, average loss {:.3f}".format(*figures)]
-    curves = shown if shown.is_absolute() else Path(*shown.parts[:1])
+    logdir = shown if shown.is_absolute() else Path(*shown.parts[:1])
+    curves = as_typed(["tensorboard", "--logdir", str(logdir)])
     lines = [
         f"{data}{chosen}",
         f"  test accuracy {100 * results['test_accuracy']:.1f} %, average loss {results['test_loss']:.3f}",
         *flipped,
         f"  run folder    {shown}",
-        f"  curves        tensorboard --logdir {shlex.quote(str(curves))}",
+        f"  curves        {curves}",
     ]
     return "\n".join(lines)
 

@@ -16,6 +16,7 @@ from fmnist_lit.config.overrides import key_of
 from fmnist_lit.processes import workers
 from fmnist_lit.processes.signals import InterruptedRunError, stop_request
 from fmnist_lit.run.files import remove_orphans
+from fmnist_lit.run.names import as_typed
 from fmnist_lit.run.status import FINISHED, read_status
 from fmnist_lit.sweep import plan
 from fmnist_lit.sweep.summary import summarize
@@ -103,5 +104,5 @@ def conclude(sweep_dir: Path, charts: bool) -> None:
         return
     print(f"\n{summary.text}\n\nsummary.html, summary.md, summary.csv and plots are in {sweep_dir}")
     if any(read_status(sweep_dir / job.folder) not in FINISHED for job in plan.read_plan(sweep_dir).jobs):
-        here = shlex.quote(f"hydra.sweep.dir={sweep_dir}")
+        here = as_typed([f"hydra.sweep.dir={sweep_dir}"])
         print(f"To go on with what is missing, give the same command with {here}")

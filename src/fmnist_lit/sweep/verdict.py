@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fmnist_lit.config.rules import DATASETS
+from fmnist_lit.run.names import as_typed
 from fmnist_lit.sweep.jobs import STATUSES
 from fmnist_lit.sweep.table import Group, RankedGroup, SweepTable
 from fmnist_lit.sweep.values import SEED, UNKNOWN, identity, is_number, parse_setting, select, show_value
@@ -85,7 +86,7 @@ def rerun_command(group: RankedGroup) -> str:
     elif job.settings.get("study") is not None:
         overrides.append("hydra.mode=RUN")  # or the study would make it a sweep
     multirun = ["-m"] if group.n > 1 else []
-    return shlex.join(["python", "-m", "fmnist_lit", *config_flags(job.sweep_command), *multirun, *overrides])
+    return as_typed(["python", "-m", "fmnist_lit", *config_flags(job.sweep_command), *multirun, *overrides])
 
 
 def config_flags(command: str) -> list[str]:
