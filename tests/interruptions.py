@@ -141,10 +141,12 @@ def composed(
     return cfg
 
 
-def interrupting(patch: pytest.MonkeyPatch, owner: Any, name: str, after: bool = False) -> None:
-    """Let SIGTERM arrive where ``owner.name`` is called, or has been."""
+def interrupting(
+    patch: pytest.MonkeyPatch, owner: Any, name: str, after: bool = False, signum: int = signal.SIGTERM
+) -> None:
+    """Let a signal arrive where ``owner.name`` is called, or has been."""
     original = getattr(owner, name)
-    signals = [signal.SIGTERM]
+    signals = [signum]
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if signals and not after:
