@@ -214,7 +214,7 @@ class Child:
 
     def kill(self) -> None:
         if self.returncode is None:
-            self.send(signal.SIGKILL)
+            self.send(SIGKILL)
             self.wait()
 
     @property
@@ -222,7 +222,10 @@ class Child:
         return self.output.read_text() if self.output.exists() else ""
 
 
-FORKS = pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA does not survive a fork")
+FORKS = pytest.mark.skipif(
+    torch.cuda.is_available() or not hasattr(os, "fork"), reason="CUDA does not survive a fork; Windows has none"
+)
+SIGKILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # without it no process is forked to be killed
 
 
 def until(true: Callable[[], Any], timeout: float = PATIENCE) -> None:

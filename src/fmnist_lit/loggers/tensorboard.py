@@ -1,7 +1,6 @@
 """Lightning's TensorBoard logger, with epochs on the x-axis, resumable, and with a readable HParams tab."""
 
 import contextlib
-import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +23,12 @@ class TensorBoardLogger(LightningTensorBoardLogger):
     """
 
     def __init__(self, run_dir: str | Path) -> None:
+        try:
+            str(run_dir).encode()
+        except UnicodeEncodeError as error:  # bytes of another encoding
+            raise ValueError(
+                f"{str(run_dir)!a}: TensorBoard takes folder names in UTF-8 only; ~logger.tensorboard does without it"
+            ) from error
         super().__init__(save_dir=run_dir, name="", version="", default_hp_metric=False)
         self.earlier_events_void = False
 
@@ -116,11 +121,10 @@ def naming_the_last_file(folder: Path) -> Iterator[None]:
 
     numbers = (file.name.split(".")[3] for file in folder.glob("events.out.tfevents.*"))
     last = max((int(number) for number in numbers if number.isdecimal()), default=-1)
-    if time.time() >= last + 1:
-        yield
-        return
-    event_file_writer.time = SimpleNamespace(time=lambda: last + 1)
+    clock = event_file_writer.time
+    if clock.time() < last + 1:
+        event_file_writer.time = SimpleNamespace(time=lambda: last + 1)
     try:
         yield
     finally:
-        event_file_writer.time = time
+        event_file_writer.time = clock
