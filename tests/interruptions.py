@@ -141,10 +141,12 @@ def composed(
     return cfg
 
 
-def interrupting(patch: pytest.MonkeyPatch, owner: Any, name: str, after: bool = False) -> None:
-    """Let SIGTERM arrive where ``owner.name`` is called, or has been."""
+def interrupting(
+    patch: pytest.MonkeyPatch, owner: Any, name: str, after: bool = False, signum: int = signal.SIGTERM
+) -> None:
+    """Let a signal arrive where ``owner.name`` is called, or has been."""
     original = getattr(owner, name)
-    signals = [signal.SIGTERM]
+    signals = [signum]
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if signals and not after:
@@ -212,7 +214,7 @@ class Child:
 
     def kill(self) -> None:
         if self.returncode is None:
-            self.send(signal.SIGKILL)
+            self.send(SIGKILL)
             self.wait()
 
     @property
@@ -220,7 +222,10 @@ class Child:
         return self.output.read_text() if self.output.exists() else ""
 
 
-FORKS = pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA does not survive a fork")
+FORKS = pytest.mark.skipif(
+    torch.cuda.is_available() or not hasattr(os, "fork"), reason="CUDA does not survive a fork; Windows has none"
+)
+SIGKILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # without it no process is forked to be killed
 
 
 def until(true: Callable[[], Any], timeout: float = PATIENCE) -> None:

@@ -3,10 +3,12 @@
 import sys
 
 from fmnist_lit.processes.signals import InterruptedRunError, stop_request
+from fmnist_lit.processes.streams import guard_streams
 
 
 def main() -> None:
     """Run the command line and exit with the code of its status."""
+    guard_streams()
     with stop_request.listening():  # from here, because the imports alone take seconds
         try:
             from fmnist_lit.command_line.launch import launch

@@ -9,7 +9,10 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, GradientAccumulationScheduler, ModelSummary, ProgressBar
 from omegaconf import DictConfig, OmegaConf
@@ -22,6 +25,7 @@ from fmnist_lit.config.tree import plain, walk
 from fmnist_lit.config.trust import MOVED, require_trusted
 from fmnist_lit.data import FashionMNISTDataModule
 from fmnist_lit.data.batches import limited
+from fmnist_lit.processes import ranks
 from fmnist_lit.run.checkpoint import CheckpointError, DurableCheckpointIO, load_checkpoint
 from fmnist_lit.run.resume import keep_configuration, require_same
 from fmnist_lit.run.stopping import StopConditions
@@ -66,11 +70,19 @@ def make_trainer(cfg: DictConfig) -> Trainer:
         **options,
         logger=[build(logger) for logger in cfg.logger.values()],
         callbacks=[StopConditions(cfg.trainer.max_steps), *callbacks],
-        plugins=[DurableCheckpointIO(), *([LightningEnvironment()] if torch.distributed.is_initialized() else [])],
+        plugins=[DurableCheckpointIO(), cluster_environment()],
         default_root_dir=cfg.run_dir,
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
     )
+
+
+def cluster_environment() -> ClusterEnvironment:
+    """Who started the processes of this run; Lightning would take every job of Slurm for one that it may requeue."""
+    place = ranks.outside()
+    if place is None:
+        return LightningEnvironment()
+    return SLURMEnvironment(auto_requeue=False) if place.starter == "srun" else TorchElasticEnvironment()
 
 
 def choose_steps_per_batch(cfg: DictConfig, callbacks: Sequence[Callback]) -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fmnist_lit.processes.streams import run_printing
 from fmnist_lit.trained.find import NoSuchRunError, find_trained
 
 if TYPE_CHECKING:
@@ -144,4 +145,4 @@ def make_page(classifier: "TrainedClassifier") -> tuple[Any, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_printing(main))

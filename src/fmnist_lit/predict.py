@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fmnist_lit.processes.streams import READER_LEFT, reader_has_left, run_printing
 from fmnist_lit.trained.find import NoSuchRunError, find_trained
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Classify the photos that the command line names.
 
     Returns:
-        The exit code: 0 all are classified, 1 a photo or the checkpoint cannot be used, 2 a bad argument.
+        The exit code: 0 all are classified, 1 a photo or the checkpoint cannot be used, 2 a bad argument, 141 who reads
+            the output has left, as ``| head`` does.
     """
     parser = argparse.ArgumentParser(prog="python -m fmnist_lit.predict", description="Classify photos of garments.")
     parser.add_argument("run", metavar="RUN_OR_CKPT", help="a run folder, a checkpoint or an exported .safetensors")
@@ -69,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failed += "error" in entry
         if "warning" in entry:
             print(f"warning: {entry['file']}: {entry['warning']}; {advice(args.trim)}", file=sys.stderr)
+        if reader_has_left():
+            return READER_LEFT
     if passed_over:
         print(in_a_line(passed_over), file=sys.stderr)
     if failed:
@@ -159,4 +163,4 @@ def in_a_line(passed_over: Sequence[Path]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_printing(main))

@@ -100,7 +100,8 @@ def test_two_runs_of_the_same_second_and_token_get_two_folders(launch_here, jobs
 def test_ten_runs_started_together_get_ten_folders(tmp_path):
     program = (
         "import sys; from fmnist_lit.command_line import launch; "
-        "print(launch.prepare(launch.get_args_parser().parse_args(['seed=1'])).folder)"
+        "from contextlib import ExitStack; "
+        "print(launch.prepare(launch.get_args_parser().parse_args(['seed=1']), ExitStack()).folder)"
     )
     started = [
         subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
@@ -306,7 +307,7 @@ def finished_run(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[st
 def test_run_leaves_the_files_of_a_run_folder(finished_run):
     folder, finished = finished_run
     assert finished.returncode == 0, finished.stderr
-    files = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+    files = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file() and file.name != ".lock"}
     (events,) = [name for name in files if name.startswith("events.out.tfevents")]
     assert files - {events} == {
         "results.json",

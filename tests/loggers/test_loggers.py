@@ -1,13 +1,16 @@
 import csv
 import re
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import SMALL
+from interruptions import points as shown_points
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from fmnist_lit.loggers import ConsoleLogger, CSVLogger
+from fmnist_lit.loggers import ConsoleLogger, CSVLogger, TensorBoardLogger
 from fmnist_lit.train import train
 
 HEADER = "epoch,train_accuracy,train_loss,val_accuracy,val_loss,lr,seconds"
@@ -161,3 +164,31 @@ def test_each_logger_alone_trains(configure, tmp_path, logger):
     files = {file.name.split(".")[0] for file in (tmp_path / "run").iterdir() if file.is_file()}
     expected = {"csv": {"metrics"}, "tensorboard": {"events"}, "console": set(), "default": {"metrics", "events"}}
     assert files == expected[logger]
+
+
+@pytest.mark.parametrize("behind", [0.0, 1.0, 3600.0])
+def test_events_of_a_resumed_run_follow_the_earlier_ones_whatever_the_clock_says(tmp_path, monkeypatch, behind):
+    """As on a machine that is behind; TensorBoard reads the files by name, which begins with the time."""
+    from tensorboard.summary.writer import event_file_writer
+
+    def attempt(*epochs: int) -> None:
+        logger = TensorBoardLogger(tmp_path)
+        assert logger.experiment  # as Lightning does before it trains
+        for epoch in epochs:
+            logger.log_metrics({"accuracy/train": epoch / 10}, epoch)
+        logger.finalize("failed")
+
+    attempt(1, 2)
+    now = time.time() - behind
+    monkeypatch.setattr(event_file_writer, "time", SimpleNamespace(time=lambda: now))
+    attempt(2, 3)
+    monkeypatch.undo()
+    attempt(4)
+    shown = shown_points(tmp_path)["accuracy/train"]
+    assert [step for step, _ in shown] == [1, 2, 3, 4]
+    assert event_file_writer.time is time
+
+
+def test_folder_whose_name_is_no_text_is_refused_in_a_sentence(tmp_path):
+    with pytest.raises(ValueError, match=r"udcff'.*UTF-8 only; ~logger.tensorboard does without it"):
+        TensorBoardLogger(tmp_path / "a\udcff")

@@ -39,7 +39,13 @@ from fmnist_lit.sweep.callback import SummaryCallback
 # In this process
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+CODES = {"SIGTERM": 143, "SIGINT": 130, "SIGHUP": 129, "SIGUSR1": 138, "SIGUSR2": 140}
+if sys.platform != "linux":  # numbers its own way
+    CODES = {name: 128 + signal.Signals[name] for name in CODES if name in signal.Signals.__members__}
+HANGUP = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="the system has no SIGHUP")
+
+
+@pytest.mark.parametrize(("name", "code"), CODES.items())
 @pytest.mark.parametrize("steps_per_batch", [1, 50])
 def test_signal_saves_the_current_step_and_says_who_it_was(configure, tmp_path, caplog, name, code, steps_per_batch):
     cfg = configure(*RUN, f"trainer.steps_per_batch={steps_per_batch}")
@@ -61,6 +67,50 @@ def test_handlers_are_put_back(configure):
     with signal_at(3), pytest.raises(SystemExit):
         run_job(configure(*RUN))
     assert [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+@HANGUP
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGINT"])
+def test_signal_that_is_ignored_stays_so(configure, tmp_path, monkeypatch, name):
+    """As under nohup, and in the background of a script."""
+    before = signal.signal(signal.Signals[name], signal.SIG_IGN)
+    try:
+        with signal_at(3, signal.Signals[name]):
+            run_job(configure(*RUN))
+        assert signal.getsignal(signal.Signals[name]) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.Signals[name], before)
+    assert results(tmp_path / "run")["status"] == "completed"
+
+
+SBATCH = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_JOB_NAME": "train",
+    "SLURM_NTASKS": "1",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+    "SLURM_NODEID": "0",
+    "SLURM_NODELIST": "node1",
+}
+
+
+@HANGUP
+@pytest.mark.parametrize("moment", ["in a step", "before training", "in the test"])
+@pytest.mark.parametrize("step", [{}, {"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_ID": "0"}], ids=["sbatch", "srun"])
+def test_signal_in_a_job_of_slurm_is_ours_and_nothing_is_requeued(configure, tmp_path, monkeypatch, moment, step):
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\ntouch {tmp_path / 'requeued'}\n", encoding="utf-8")
+    (tmp_path / "scontrol").chmod(0o755)
+    for name, value in {**SBATCH, **step, "PATH": f"{tmp_path}:{os.environ['PATH']}"}.items():
+        monkeypatch.setenv(name, value)
+    hook = {"before training": "configure_optimizers", "in the test": "on_test_epoch_start"}.get(moment)
+    if hook:
+        interrupting(monkeypatch, Classifier, hook, signum=signal.SIGUSR1)
+    with signal_at(0 if hook else 3, signal.SIGUSR1), pytest.raises(SystemExit) as end:
+        run_job(configure(*RUN))
+    assert end.value.code == 128 + signal.SIGUSR1
+    assert results(tmp_path / "run")["signal"] == "SIGUSR1"
+    assert not (tmp_path / "requeued").exists()
+    assert not list((tmp_path / "run").glob("hpc_ckpt*"))
 
 
 def test_run_after_an_interrupted_one_is_not_interrupted(configure, tmp_path):

@@ -220,7 +220,7 @@ RAY = OmegaConf.create({"_target_": "ray_launcher.RayLauncher", "ray": {"init": 
 @pytest.fixture
 def ray(monkeypatch) -> Iterator[SimpleNamespace]:
     """In place of the package: sets its own handler of SIGTERM when it starts, as the package does."""
-    fake = SimpleNamespace(is_initialized=lambda: False, init=lambda **_: signal.signal(signal.SIGTERM, signal.SIG_IGN))
+    fake = SimpleNamespace(is_initialized=lambda: False, init=lambda **_: signal.signal(signal.SIGTERM, print))
     monkeypatch.setitem(sys.modules, "ray", fake)
     monkeypatch.setattr(workers.stop_request, "signum", None)
     before = signal.getsignal(signal.SIGTERM)
@@ -254,7 +254,7 @@ def test_cluster_that_does_not_answer_is_named_and_the_sweep_let_go(tmp_path, ra
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     with pytest.raises(ConfigError, match="RAY_ADDRESS=nowhere:1: Failed to connect"), workers.leading(tmp_path, RAY):
         pass
-    assert not workers.is_held(tmp_path / workers.LOCK)
+    assert not workers.is_held(tmp_path, otherwise=True)
     assert "OMP_NUM_THREADS" not in os.environ
 
 

@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -48,6 +47,7 @@ from fmnist_lit.run.checkpoint import load_checkpoint
 from fmnist_lit.run.files import link_durably
 
 pytestmark = FORKS
+resource: Any = pytest.importorskip("resource", reason="Windows has none")
 SPOILING = ("optimizer=adam", "scheduler=exponential", "scheduler.gamma=20", "data.batch_size=16")  # best is not last
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from interruptions import FORKS, Child, outcome, signal_at, tree
+from interruptions import FORKS, SIGKILL, Child, outcome, signal_at, tree
 
 from fmnist_lit.sweep.summary import summarize
 
@@ -49,7 +49,7 @@ def statuses(sweep_dir: Path) -> dict[str, str]:
     [
         (signal.SIGINT, 130, "interrupted"),
         (signal.SIGTERM, 143, "interrupted"),
-        (signal.SIGKILL, -9, "running"),  # nobody was left to say otherwise
+        (SIGKILL, -9, "running"),  # nobody was left to say otherwise
     ],
 )
 def test_sweep_goes_on_after_a_signal_as_if_there_had_been_none(launch_here, tmp_path, signum, code, status):

@@ -6,7 +6,6 @@ import gc
 import logging
 import math
 import os
-import shlex
 import sys
 import time
 import warnings
@@ -14,19 +13,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from fmnist_lit.command_line.folders import FOLDERS, require_room
+from fmnist_lit.command_line.messages import already_written
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.check import check_configuration
 from fmnist_lit.config.overrides import quoted
 from fmnist_lit.config.rules import DATASETS
 from fmnist_lit.processes import ranks, workers
 from fmnist_lit.processes.signals import InterruptedRunError, stop_request
-from fmnist_lit.run import names  # noqa: F401  registers the resolvers that name folders, in a worker too
+from fmnist_lit.processes.streams import guard_streams
 from fmnist_lit.run.files import read_json, remove_orphans, write_json
+from fmnist_lit.run.names import shell_command  # with the resolvers that name folders, in a worker too
 from fmnist_lit.run.status import DivergedError
 
 log = logging.getLogger(__name__)
@@ -44,20 +47,31 @@ def run_job(cfg: DictConfig) -> float:
     Raises:
         SystemExit: with 128 + the signal's number, if a signal interrupted the run and not only one of several that
             run in processes of their own, or with 1 if it did not complete and ``sweep.fail_fast`` is set; that ends a
-            sweep too. With 2, outside a sweep, if it may not be resumed so.
+            sweep too. With 2, outside a sweep, if it may not be resumed so, or another process writes to its folder.
     """
     place = ranks.outside()
     if place is not None and place.rank:
         return follow(cfg, place.rank)
+    if workers.in_worker():  # whose streams nobody has seen to yet
+        guard_streams()
     run_dir = Path(cfg.run_dir)
     earlier, refused = read_json(run_dir / "results.json"), False
     results: dict[str, Any] = {"status": "running", "stopped_by": None, **dict.fromkeys(FIGURES), "seed": cfg.seed}
     logging.raiseExceptions = "HYDRA_FULL_ERROR" in os.environ  # a log that cannot be written ends no run
     results["started"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    with stop_request.listening(), workers.working(run_dir):
+    with stop_request.listening(), contextlib.ExitStack() as work:
+        try:
+            work.enter_context(workers.working(run_dir))
+        except Timeout:
+            log.error("error: %s", already_written("run_dir", run_dir))
+            if in_sweep():
+                return 0.0
+            raise SystemExit(2) from None
         try:
             with noting_the_end(cfg, results):
-                for folder in (run_dir, run_dir / "checkpoints"):
+                run_dir.mkdir(parents=True, exist_ok=True)
+                require_room("run_dir", run_dir)
+                for folder in (run_dir, *(run_dir / name for name in FOLDERS)):
                     remove_orphans(folder)
                 write_json(run_dir / "results.json", results)
                 check_configuration(cfg)  # again: what could not be resolved before there was a run folder is known now
@@ -155,7 +169,7 @@ def resume_hint(run_dir: Path) -> str:
     """What to type after an interruption."""
     if (run_dir / "checkpoints" / "last.ckpt").exists():
         words = ["python", "-m", "fmnist_lit", *config_words(), f"ckpt_path={relative(run_dir)}"]
-        return f"Go on with: {shlex.join(words)}"
+        return f"Go on with: {shell_command(words)}"
     return "No step was taken."
 
 
@@ -199,7 +213,7 @@ def summary(run_dir: Path, results: dict[str, Any]) -> str:
         lines.append(f"  averaged over flips {100 * accuracy:.1f} %, average loss {loss:.3f}{part}")
     if results["stopped_by"] not in ("max_epochs", None):
         lines.append(f"  stopped by    {results['stopped_by']} after epoch {results['epochs']}")
-    lines += [f"  run folder    {shown}", f"  curves        tensorboard --logdir {shlex.quote(str(curves))}"]
+    lines += [f"  run folder    {shown}", f"  curves        {shell_command(['tensorboard', '--logdir', str(curves)])}"]
     return "\n".join(lines)
 
 

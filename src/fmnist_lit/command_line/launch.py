@@ -7,13 +7,11 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import filelock
 import hydra
 from hydra._internal.utils import get_args_parser
 
 from fmnist_lit.command_line.help import help_text
 from fmnist_lit.command_line.job import run_job
-from fmnist_lit.command_line.messages import already_led
 from fmnist_lit.command_line.prepare import CONF, check_sources, composer, options_of, prepare, prepare_together
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.overrides import expand_globs, first_values, parse, path_as_typed
@@ -34,6 +32,7 @@ def launch(arguments: Sequence[str]) -> int:
     hydra_main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run_job)
     place = ranks.outside()
     follows = place is not None and place.rank > 0
+    locks = contextlib.ExitStack()
     try:
         args.overrides = [path_as_typed(word) for word in args.overrides]
         if args.config_dir:
@@ -55,7 +54,7 @@ def launch(arguments: Sequence[str]) -> int:
                 sys.argv[1:] = [*flags, *args.overrides]
                 hydra_main()
             return 0
-        start = prepare(args) if place is None else prepare_together(args, place)
+        start = prepare(args, locks) if place is None else prepare_together(args, place, locks)
         if start.complete:
             if not follows:
                 print(f"{start.folder} is complete; a higher trainer.max_epochs goes on with it")
@@ -74,12 +73,11 @@ def launch(arguments: Sequence[str]) -> int:
         signum = signal.Signals(stop_request.signum or signal.SIGINT)
         print(f"Interrupted by {signum.name}.", file=sys.stderr)
         return 128 + signum
-    except filelock.Timeout:
-        print(f"error: {already_led(start.folder)}", file=sys.stderr)
-        return 2
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    finally:
+        locks.close()
     if follows:
         return 0
     return exit_code(start.run_folders())

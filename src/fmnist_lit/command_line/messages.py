@@ -41,6 +41,11 @@ def explain_hydra_error(error: Exception) -> str:
     return " ".join(whole.split())[:300]
 
 
+def already_written(key: str, folder: Path) -> str:
+    """An error text for the folder of a run that runs."""
+    return f"{key}={folder}: another run is writing to it; wait for it or stop it"
+
+
 def already_led(sweep_dir: Path) -> str:
     """An error text for a sweep that runs."""
     return f"hydra.sweep.dir={sweep_dir}: a sweep, or a job that one left, is running in it; wait for it or stop it"

@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fmnist_lit.command_line.folders import make_folder, require_room
+from fmnist_lit.command_line.folders import claim, make_folder, require_room
 from fmnist_lit.command_line.messages import explain_hydra_error
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.check import check_configuration
@@ -75,8 +75,8 @@ def check_sources(args: argparse.Namespace) -> None:
             raise ConfigError(f"{override.input_line}: must be folders; a package would be imported")
 
 
-def prepare_together(args: argparse.Namespace, place: ranks.Place) -> Start:
-    """``prepare`` in rank 0; the other ranks get what came of it, so that all share a folder.
+def prepare_together(args: argparse.Namespace, place: ranks.Place, locks: contextlib.ExitStack) -> Start:
+    """``prepare`` in rank 0, which alone writes; the others get what came of it, so that all share a folder.
 
     Raises:
         ConfigError: in rank 0, which says what is wrong for all.
@@ -89,7 +89,7 @@ def prepare_together(args: argparse.Namespace, place: ranks.Place) -> Start:
         folder, overrides, complete = json.loads(received)
         return Start(Path(folder), [*overrides, "hydra.output_subdir=null"], complete=complete)
     try:
-        start = prepare(args)
+        start = prepare(args, locks)
     except ConfigError:
         ranks.broadcast(place, "")
         raise
@@ -97,8 +97,12 @@ def prepare_together(args: argparse.Namespace, place: ranks.Place) -> Start:
     return start
 
 
-def prepare(args: argparse.Namespace) -> Start:
-    """Check every configuration that the command line would run, then make its folder.
+def prepare(args: argparse.Namespace, locks: contextlib.ExitStack) -> Start:
+    """Check every configuration that the command line would run, then make its folder and lock it.
+
+    Args:
+        args: the command line.
+        locks: to be closed when the run, or the sweep, has ended.
 
     Raises:
         ConfigError: if anything is not allowed; no folder is left behind.
@@ -131,12 +135,12 @@ def prepare(args: argparse.Namespace) -> Start:
                 raise ConfigError(f"ckpt_path={cfg.ckpt_path}: resumes one run; it cannot be part of a sweep")
             run_dir, checkpoint = resume.locate(cfg.ckpt_path)
             if run_dir is not None:
-                return prepare_resume(run_dir, checkpoint, given, compose)
+                return prepare_resume(run_dir, checkpoint, given, compose, locks)
         if multirun:
             sweeps.require_folders(cfg, swept, given, compose)
         key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
         named = any(override.key_or_group == key for override in given)
-        folder = make_folder(key, lambda: folder_of(compose(*first_values(given)), key), named)
+        folder = make_folder(key, lambda: folder_of(compose(*first_values(given)), key), named, locks)
         overrides = [as_given(override) for override in given]
         if not named:
             overrides.append(f"{key}={quoted(folder)}")
@@ -154,7 +158,9 @@ def folder_of(cfg: DictConfig, key: str) -> Path:
     return Path(expanded(name, f"{key}={name}"))
 
 
-def prepare_resume(run_dir: Path, checkpoint: Path, given: Sequence[Override], compose: Compose) -> Start:
+def prepare_resume(
+    run_dir: Path, checkpoint: Path, given: Sequence[Override], compose: Compose, locks: contextlib.ExitStack
+) -> Start:
     """Go on with the run that ``checkpoint`` belongs to, with its command line under the given one.
 
     In its own folder, unless the given command line names another.
@@ -182,9 +188,10 @@ def prepare_resume(run_dir: Path, checkpoint: Path, given: Sequence[Override], c
     overrides += resume.own_data(run_dir, checkpoint, cfg.data, {override.key_or_group for override in given})
     if in_place:
         require_room("ckpt_path", folder)
+        claim("ckpt_path", folder, locks)
         overrides.append("hydra.output_subdir=null")  # Hydra writes over what is there; resume.keep_configuration
     else:
-        make_folder("hydra.run.dir", lambda: folder, named=True)
+        make_folder("hydra.run.dir", lambda: folder, named=True, locks=locks)
     return Start(folder, overrides)
 
 

@@ -22,6 +22,8 @@ from fmnist_lit.config import ConfigError
 from fmnist_lit.config.overrides import as_given, key_of, parse, quoted, values_of
 from fmnist_lit.processes import workers
 from fmnist_lit.processes.signals import InterruptedRunError, stop_request
+from fmnist_lit.run.files import remove_orphans
+from fmnist_lit.run.names import shell_command
 from fmnist_lit.run.status import FINISHED, read_status
 from fmnist_lit.sweep import plan
 from fmnist_lit.sweep.summary import summarize
@@ -103,12 +105,14 @@ def plan_sweep(
         The overrides that Hydra needs beside those of the command line.
 
     Raises:
-        ConfigError: if another sweep is or runs in the folder, or a job cannot have a folder.
+        ConfigError: if another sweep is in the folder, a job runs in it, or a job cannot have a folder.
     """
     is_grid = "GridSweeper" in cfg.hydra.sweeper._target_
     given_keys = {override.key_or_group for override in given}
-    if workers.is_held(folder / workers.LOCK) or workers.jobs_alive(folder):
+    if workers.jobs_alive(folder):
         raise ConfigError(already_led(folder))
+    for place in (folder, folder / "plots"):
+        remove_orphans(place)
     overrides = [SUMMARY]
     if not is_grid:
         if plan.run_folders(folder):
@@ -261,4 +265,4 @@ def conclude(sweep_dir: Path, charts: bool) -> None:
     if any(read_status(sweep_dir / planned.jobs[number].folder) not in FINISHED for number in planned.asked):
         words = [word for word in shlex.split(planned.command) if key_of(word) != "hydra.sweep.dir"]
         words.append(f"hydra.sweep.dir={quoted(sweep_dir.absolute())}")
-        print(f"To go on with what is missing: {shlex.join(words)}")
+        print(f"To go on with what is missing: {shell_command(words)}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.paths import expanded
+from fmnist_lit.processes.streams import run_printing
 from fmnist_lit.trained.find import NoSuchRunError, find_trained
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
@@ -52,4 +53,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_printing(main))

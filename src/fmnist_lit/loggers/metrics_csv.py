@@ -34,7 +34,7 @@ class CSVLogger(RunLogger):
         row |= {"lr": metrics["lr"], "seconds": round(metrics["seconds"], 3)}
         rows = []
         if self.path.exists():
-            with open(self.path, newline="") as file:
+            with open(self.path, newline="", encoding="utf-8") as file:
                 rows = [earlier for earlier in csv.DictReader(file) if int(earlier["epoch"]) < step]
         text = io.StringIO()
         names = dict.fromkeys([*row, *(name for earlier in rows for name in earlier)])  # not every epoch is evaluated

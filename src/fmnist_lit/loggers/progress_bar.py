@@ -17,7 +17,7 @@ class ProgressBar(RichProgressBar):
 
     def __init__(self, refresh_rate: int = 4) -> None:
         super().__init__(refresh_rate=refresh_rate)
-        if not sys.stdout.isatty() or workers.in_worker():  # other jobs write there too
+        if sys.stdout is None or not sys.stdout.isatty() or workers.in_worker():  # other jobs write there too
             self.disable()
 
     @property

@@ -1,11 +1,17 @@
 """Lightning's TensorBoard logger, with epochs on the x-axis, resumable, and with a readable HParams tab."""
 
-from collections.abc import Collection, Mapping
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import TensorBoardLogger as LightningTensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class TensorBoardLogger(LightningTensorBoardLogger):
@@ -17,8 +23,24 @@ class TensorBoardLogger(LightningTensorBoardLogger):
     """
 
     def __init__(self, run_dir: str | Path) -> None:
+        try:
+            str(run_dir).encode()
+        except UnicodeEncodeError as error:  # bytes of another encoding
+            raise ValueError(
+                f"{str(run_dir)!a}: TensorBoard takes folder names in UTF-8 only; ~logger.tensorboard does without it"
+            ) from error
         super().__init__(save_dir=run_dir, name="", version="", default_hp_metric=False)
         self.earlier_events_void = False
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> "SummaryWriter":
+        """Torch's writer; the file that it opens is the last of its folder."""
+        if self._experiment is not None:
+            return self._experiment
+        with naming_the_last_file(Path(self.log_dir)):
+            writer: SummaryWriter = super().experiment
+        return writer
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -86,3 +108,23 @@ class TensorBoardLogger(LightningTensorBoardLogger):
     @rank_zero_only
     def save(self) -> None:
         """Nothing: the configuration is in .hydra/config.yaml."""
+
+
+@contextlib.contextmanager
+def naming_the_last_file(folder: Path) -> Iterator[None]:
+    """Let the event file that is opened in this block come after those in the folder, whatever the clock says.
+
+    TensorBoard reads them by name, and the name begins with the second; that of a run which is resumed on another
+    machine, or after the clock was set, may be an earlier one.
+    """
+    from tensorboard.summary.writer import event_file_writer
+
+    numbers = (file.name.split(".")[3] for file in folder.glob("events.out.tfevents.*"))
+    last = max((int(number) for number in numbers if number.isdecimal()), default=-1)
+    clock = event_file_writer.time
+    if clock.time() < last + 1:
+        event_file_writer.time = SimpleNamespace(time=lambda: last + 1)
+    try:
+        yield
+    finally:
+        event_file_writer.time = clock

@@ -18,7 +18,6 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NoReturn, cast
@@ -30,8 +29,10 @@ from omegaconf import DictConfig
 
 from fmnist_lit.config import ConfigError
 from fmnist_lit.processes.signals import SIGNALS, InterruptedRunError, stop_request
+from fmnist_lit.processes.streams import guard_streams
 
 START = "fmnist_lit/start"  # the key under which rank 0 broadcasts what the others start with
+START_METHOD = "spawn" if sys.platform == "win32" else "forkserver"
 GRACE_PERIOD = 10.0  # seconds that the other ranks get to end by themselves once one has failed
 
 
@@ -137,8 +138,8 @@ def train_on_ranks(train: str, world_size: int, cfg: DictConfig) -> dict[str, An
         world_size: how many processes.
         cfg: the configuration.
 
-    They are forks of a server that has imported what they need and done nothing else, so that forking is safe and the
-    imports are paid for once, in a sweep too.
+    Where a system can fork, they are forks of a server that has imported what they need and done nothing else, so that
+    forking is safe and the imports are paid for once, in a sweep too.
 
     Returns:
         What rank 0 returned.
@@ -147,8 +148,9 @@ def train_on_ranks(train: str, world_size: int, cfg: DictConfig) -> dict[str, An
         RankDiedError: if one of the processes did.
         Exception: what ``train`` raises, in whichever process.
     """
-    context: Any = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
-    context.set_forkserver_preload([train.rpartition(".")[0]])
+    context: Any = multiprocessing.get_context(START_METHOD)
+    if START_METHOD == "forkserver":
+        context.set_forkserver_preload([train.rpartition(".")[0]])
     ranks: dict[Any, BaseProcess] = {}
     with tempfile.TemporaryDirectory(prefix="fmnist_lit-") as folder, stop_request.deferring():
         try:
@@ -187,6 +189,8 @@ def blocked_signals() -> Iterator[None]:
     if sys.platform == "win32":  # has no mask; a console's Ctrl-C reaches all of its processes
         yield
         return
+    from multiprocessing import resource_tracker
+
     resource_tracker.ensure_running()  # it would unblock them
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -237,8 +241,16 @@ def died(process: BaseProcess, world_size: int) -> BaseException:
     exit_code = process.exitcode or 0
     if -exit_code in SIGNALS:
         return InterruptedRunError(-exit_code)
-    how = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
+    how = f"exit code {exit_code}" if exit_code >= 0 else signal_name(-exit_code)
     return RankDiedError(f"{process.name} of {world_size} died ({how})")
+
+
+def signal_name(signum: int) -> str:
+    """As people know it; some have but a number."""
+    try:
+        return signal.Signals(signum).name
+    except ValueError:
+        return f"signal {signum}"
 
 
 def raise_cause(errors: Sequence[BaseException]) -> NoReturn:
@@ -266,6 +278,7 @@ def take_part(
 ) -> None:
     """Be a rank: train, and send the figures or the error to the process that started it, and end when that does."""
     threading.Thread(target=end_with_starter, daemon=True).start()
+    guard_streams()
     os.environ.update(environment)
     os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0"}
     if sys.platform != "win32":  # there Gloo takes another kind of name

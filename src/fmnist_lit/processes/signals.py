@@ -1,9 +1,9 @@
-"""SIGTERM and SIGINT: stop at the next optimiser step, with a checkpoint; a second one stops at once."""
+"""Signals that ask a run to stop: at the next optimiser step, with a checkpoint; a second one stops at once."""
 
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
@@ -63,14 +63,11 @@ class StopRequest:
         try:
             yield
         finally:
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
+            put_back(before)
 
     def install(self) -> dict[signal.Signals, Any]:
         """Be the handler of the signals, where the thread may; returns those before."""
-        if threading.current_thread() is not threading.main_thread():
-            return {}
-        return {signum: signal.signal(signum, self.receive) for signum in SIGNALS}
+        return handle(self.receive)
 
     @contextlib.contextmanager
     def deferring(self) -> Iterator[None]:
@@ -80,6 +77,24 @@ class StopRequest:
             yield
         finally:
             self.deferred = before
+
+
+def handle(handler: Callable[[int, FrameType | None], Any]) -> dict[signal.Signals, Any]:
+    """Let ``handler`` have the signals, where the thread may; returns those before.
+
+    What is ignored stays so: nohup ignores SIGHUP for a command, a shell SIGINT for one in the background.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    heeded = [signum for signum in SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]
+    return {signum: signal.signal(signum, handler) for signum in heeded}
+
+
+def put_back(handlers: Mapping[signal.Signals, Any]) -> None:
+    """Undo ``handle``; a handler that is none of Python's cannot be put back."""
+    for signum, handler in handlers.items():
+        if handler is not None:
+            signal.signal(signum, handler)
 
 
 stop_request = StopRequest()  # one a process, as signals are

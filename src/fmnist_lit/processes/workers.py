@@ -12,15 +12,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from fmnist_lit.config import ConfigError
-from fmnist_lit.processes.signals import SIGNALS, InterruptedRunError, stop_request
+from fmnist_lit.processes.lock import LOCK, is_held, lock_of, writing
+from fmnist_lit.processes.signals import InterruptedRunError, handle, put_back, stop_request
 
-LOCK = ".lock"  # in a sweep's folder and in its jobs'; the kernel lets go of it however its process ends
 SECONDS_TO_STOP = 60.0
 SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -41,13 +40,13 @@ def leading(sweep_dir: Path, launcher: DictConfig) -> Iterator[None]:
         filelock.Timeout: if another process leads this sweep.
     """
     global leads
-    lock = FileLock(sweep_dir / LOCK)
-    lock.acquire(timeout=1)  # those who look whether it is held, hold it for a moment
-    under_ray = "RayLauncher" in launcher._target_
+    stopping, under_ray = False, "RayLauncher" in launcher._target_
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        if lock.is_locked:
-            lock.release()
+        nonlocal stopping
+        if not stopping:
+            stopping = True
+            lock_of(sweep_dir).release(force=True)
             if "Slurm" in launcher._target_:
                 cancel_slurm_jobs(sweep_dir)
             end = time.monotonic() + SECONDS_TO_STOP
@@ -58,22 +57,20 @@ def leading(sweep_dir: Path, launcher: DictConfig) -> Iterator[None]:
         raise KeyboardInterrupt if under_ray else InterruptedRunError(signum)
 
     handlers, threads = {}, os.environ.get("OMP_NUM_THREADS")
-    leads = True
-    try:
-        if "BasicLauncher" not in launcher._target_ and not threads:
-            os.environ["OMP_NUM_THREADS"] = "1"  # a job; jobs that share cores are slower with more
-        if under_ray:
-            start_ray(launcher.ray.init)  # now, since it sets a signal handler too
-        if threading.current_thread() is threading.main_thread():
-            handlers = {signum: signal.signal(signum, stop) for signum in SIGNALS}
-        yield
-    finally:
-        leads = False
-        if not threads:
-            os.environ.pop("OMP_NUM_THREADS", None)
-        for signum, handler in handlers.items():
-            signal.signal(signum, handler)
-        lock.release()
+    with writing(sweep_dir):
+        leads = True
+        try:
+            if "BasicLauncher" not in launcher._target_ and not threads:
+                os.environ["OMP_NUM_THREADS"] = "1"  # a job; jobs that share cores are slower with more
+            if under_ray:
+                start_ray(launcher.ray.init)  # now, since it sets a signal handler too
+            handlers = handle(stop)
+            yield
+        finally:
+            leads = False
+            if not threads:
+                os.environ.pop("OMP_NUM_THREADS", None)
+            put_back(handlers)
 
 
 def start_ray(options: DictConfig) -> None:
@@ -98,19 +95,21 @@ def start_ray(options: DictConfig) -> None:
 
 @contextlib.contextmanager
 def working(run_dir: Path) -> Iterator[None]:
-    """Be a job. In a process of its own, show that it lives, and interrupt it when nobody leads the sweep any more.
+    """Be a run's only writer. In a process of its own, interrupt it when nobody leads the sweep any more.
 
     Raises:
         SystemExit: if the sweep was stopped before this job began.
+        filelock.Timeout: if another process writes to ``run_dir``.
     """
     if not in_worker():
-        yield
+        with writing(run_dir):
+            yield
         return
     if needs_a_leader() and not sweep_is_led():
         raise SystemExit(128 + signal.SIGTERM)
     done = threading.Event()
     watcher = threading.Thread(target=watch, args=(done,), daemon=True)
-    with FileLock(run_dir / LOCK):
+    with writing(run_dir):
         watcher.start()
         try:
             yield
@@ -142,23 +141,12 @@ def in_worker() -> bool:
 
 def sweep_is_led() -> bool:
     """Whether the sweep of the current job has a process that leads it."""
-    return is_held(Path(HydraConfig.get().sweep.dir) / LOCK)
+    return is_held(Path(HydraConfig.get().sweep.dir), otherwise=True)
 
 
 def jobs_alive(sweep_dir: Path) -> bool:
-    """Whether a job of the sweep runs in a process of its own."""
-    return any(is_held(lock) for lock in sweep_dir.glob(f"*/**/{LOCK}"))
-
-
-def is_held(lock: Path) -> bool:
-    """Whether a living process holds a lock; where the file system cannot tell, it is taken to be held."""
-    if not lock.exists():
-        return False
-    try:
-        with FileLock(lock, timeout=0):
-            return False
-    except (Timeout, OSError, NotImplementedError, RuntimeError):
-        return True
+    """Whether a job of the sweep runs, in a process of its own or by itself."""
+    return any(is_held(lock.parent, otherwise=False) for lock in sweep_dir.glob(f"*/**/{LOCK}"))
 
 
 def wait_for_submitted_jobs(sweep_dir: Path) -> None:

@@ -1,10 +1,12 @@
 """Files that are never half written: write beside the target, fsync, rename."""
 
+import contextlib
 import errno
 import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,6 +18,9 @@ from fmnist_lit.config import ConfigError
 
 # what SMB, sshfs and some FUSE file systems answer
 CANNOT_SYNC_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES)
+# Windows replaces no file that somebody reads, such as a virus scanner or a table that is looked at
+REPLACE_AGAIN = 100 if sys.platform == "win32" else 0  # times
+SECONDS_BETWEEN = 0.05
 
 
 def write_durably(path: Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -31,7 +36,7 @@ def write_durably(path: Path, write: Callable[[BinaryIO], Any]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -49,16 +54,32 @@ def link_durably(source: Path, target: Path) -> None:
         with open(source, "rb") as content:
             write_durably(target, lambda file: shutil.copyfileobj(content, file))
         return
-    os.replace(temporary, target)
+    replace(temporary, target)
     # POSIX: renaming one hard link of a file onto another does nothing and leaves both
     temporary.unlink(missing_ok=True)
     sync_folder(target.parent)
 
 
+def replace(source: Path, target: Path) -> None:
+    """Rename ``source`` to ``target``, which may exist; where somebody reads that, wait for them for some seconds.
+
+    Raises:
+        OSError: if it cannot be done, and ``source`` is still there.
+    """
+    for _ in range(REPLACE_AGAIN):
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            time.sleep(SECONDS_BETWEEN)
+    os.replace(source, target)
+
+
 def remove_orphans(folder: Path) -> None:
     """Delete what a process that was killed in ``write_durably`` left in a folder that nobody else writes to."""
     for orphan in folder.glob(".*.tmp"):
-        orphan.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it does no harm
+            orphan.unlink()
 
 
 def sync_folder(folder: Path) -> None:

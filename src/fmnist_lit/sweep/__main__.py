@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fmnist_lit.processes.streams import run_printing
 from fmnist_lit.sweep.summary import summarize
 from fmnist_lit.sweep.table import NotASweepError
 
@@ -35,4 +36,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_printing(main))

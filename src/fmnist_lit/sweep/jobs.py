@@ -138,7 +138,7 @@ def read_curve(file: Path) -> tuple[dict[int, float], str]:
     """Validation accuracy by epoch from ``metrics.csv``, as far as it can be read, and what is wrong with the file."""
     curve: dict[int, float] = {}
     try:
-        with open(file, newline="") as lines:
+        with open(file, newline="", encoding="utf-8") as lines:
             rows = csv.DictReader(lines)
             for row in rows:
                 if row.get("val_accuracy") and None not in row.values():

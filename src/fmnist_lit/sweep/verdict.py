@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fmnist_lit.config.rules import DATASETS
+from fmnist_lit.run.names import shell_command
 from fmnist_lit.sweep.comparison import Comparison, compare_with_best
 from fmnist_lit.sweep.jobs import STATUSES
 from fmnist_lit.sweep.table import Group, RankedGroup, SweepTable
@@ -88,7 +89,7 @@ def rerun_command(group: RankedGroup) -> str:
     elif job.settings.get("study") is not None:
         overrides.append("hydra.mode=RUN")  # or the study would make it a sweep
     multirun = ["-m"] if group.n > 1 else []
-    return shlex.join(["python", "-m", "fmnist_lit", *config_flags(job.sweep_command), *multirun, *overrides])
+    return shell_command(["python", "-m", "fmnist_lit", *config_flags(job.sweep_command), *multirun, *overrides])
 
 
 def config_flags(command: str) -> list[str]:
