@@ -192,3 +192,11 @@ def test_events_of_a_resumed_run_follow_the_earlier_ones_whatever_the_clock_says
 def test_folder_whose_name_is_no_text_is_refused_in_a_sentence(tmp_path):
     with pytest.raises(ValueError, match=r"udcff'.*UTF-8 only; ~logger.tensorboard does without it"):
         TensorBoardLogger(tmp_path / "a\udcff")
+
+
+def test_what_a_callback_logs_by_step_leaves_the_epochs_of_a_resumed_run_alone(configure, tmp_path):
+    monitor = "+callbacks.lr._target_=lightning.pytorch.callbacks.LearningRateMonitor"
+    train(configure(monitor, "logger=default"))
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    train(configure(monitor, "logger=default", "trainer.max_epochs=3", f"ckpt_path='{last}'"))
+    assert [step for step, _ in shown_points(tmp_path / "run")["accuracy/val"]] == [1, 2, 3]

@@ -42,7 +42,7 @@ from fmnist_lit.run import (
 
 INSTALLED_CONF = Path(__file__).parents[1] / "conf"
 CONF = INSTALLED_CONF if INSTALLED_CONF.is_dir() else Path(__file__).parents[3] / "conf"
-Compose = Callable[..., DictConfig]  # of overrides
+Compose = Callable[..., DictConfig]  # takes the overrides of a configuration
 
 
 @dataclass(frozen=True)

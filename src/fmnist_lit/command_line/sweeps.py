@@ -99,7 +99,7 @@ def plan_sweep(
         cfg: the configuration of one of its jobs, with the ``hydra`` node.
         swept: the command line with what a study adds.
         given: the command line alone.
-        compose: makes a configuration of overrides.
+        compose: gives the configuration that overrides make.
 
     Returns:
         The overrides that Hydra needs beside those of the command line.

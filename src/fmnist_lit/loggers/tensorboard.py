@@ -44,12 +44,12 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        if (
-            step is not None
-            and not self.earlier_events_void
-            and len(list(Path(self.log_dir).glob("events.out.tfevents.*"))) > 1
-        ):
-            if "accuracy/train" in metrics:
+        of_epoch, of_test = "accuracy/train" in metrics, "accuracy/test" in metrics
+        if step is None or not (of_epoch or of_test):  # a callback's own, by optimiser step
+            super().log_metrics(metrics, step)
+            return
+        if not self.earlier_events_void and len(list(Path(self.log_dir).glob("events.out.tfevents.*"))) > 1:
+            if of_epoch:
                 self.void_from(step)
             else:
                 self.void_from(step + 1)

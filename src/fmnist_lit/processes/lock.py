@@ -7,7 +7,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 LOCK = ".lock"  # in the folders of runs, of sweeps and of their jobs
-PATIENCE = 1.0  # seconds; those who look whether a lock is held, hold it for a moment
+PATIENCE = 1.0  # seconds: another process's is_held takes the lock for a moment to find out
 
 
 def lock_of(folder: Path) -> FileLock:
