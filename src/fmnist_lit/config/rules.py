@@ -46,7 +46,7 @@ NULL = Rule("null", lambda v: v is None)
 BOOLEAN = Rule("true or false", lambda v: isinstance(v, bool))
 TEXT = Rule("text", lambda v: isinstance(v, str) and bool(v))
 PATH = Rule(
-    "a path; ~ or ~name at its start is a user's home",
+    "text, a path; ~ or ~name at its start is a user's home",
     lambda v: TEXT.check(v) and not os.path.expanduser(v).startswith("~"),
 )
 POSITIVE = number("> 0", lambda v: v > 0)
