@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import fmnist_lit.train
 from fmnist_lit.data import FashionMNISTDataModule
+from fmnist_lit.run.selection import Selected
 
 BATCH_SIZE, EPOCHS, LR = 32, 3, 0.1
 SIZES = ("data.train_size=256", "data.val_size=64", "data.test_size=64", "data.shuffle=false")
@@ -71,7 +72,7 @@ class Pair:
         make = fmnist_lit.train.make_trainer
         self.patch.setattr(fmnist_lit.train, "make_trainer", lambda cfg: made.append(make(cfg)) or made[-1])
         # as the fit leaves it, not as the best checkpoint was
-        self.patch.setattr(fmnist_lit.train, "select_best", lambda *_: (None, None, {}))
+        self.patch.setattr(fmnist_lit.train, "select_weights", lambda *_: Selected(None, None, {}))
         self.patch.setattr(fmnist_lit.train.Trainer, "test", lambda *_, **__: None)
         target = {"_target_": f"lightning.pytorch.callbacks.{name}", **options}
         OmegaConf.update(self.cfg, "callbacks.added", target, force_add=True)

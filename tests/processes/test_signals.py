@@ -164,7 +164,7 @@ def test_signal_while_the_results_are_written_is_no_crash(configure, tmp_path, m
 
     def through(cfg: Any) -> Any:
         returned = train(cfg)
-        interrupting(monkeypatch, fmnist_lit.run, "write_json", after)
+        interrupting(monkeypatch, fmnist_lit.command_line.job, "write_json", after)
         return returned
 
     monkeypatch.setattr(fmnist_lit.train, "train", through)

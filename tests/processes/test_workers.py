@@ -200,7 +200,7 @@ def test_job_stops_when_nobody_leads_its_sweep_any_more(job, tmp_path, monkeypat
     job.trainer.max_epochs = 1_000_000
     lead = FileLock(tmp_path / workers.LOCK)
     lead.acquire()
-    monkeypatch.setattr("fmnist_lit.train.announce", lambda data: lead.release())
+    monkeypatch.setattr("fmnist_lit.train.announce", lambda *_: lead.release())
     with pytest.raises(SystemExit) as end:
         run_job(job)
     assert end.value.code == 143
@@ -261,7 +261,7 @@ def test_cluster_that_does_not_answer_is_named_and_the_sweep_let_go(tmp_path, ra
 def test_job_of_a_led_sweep_runs_to_its_end_and_shows_that_it_lives(job, tmp_path, monkeypatch):
     alive = []
     with FileLock(tmp_path / workers.LOCK):
-        monkeypatch.setattr("fmnist_lit.train.announce", lambda data: alive.append(workers.jobs_alive(tmp_path)))
+        monkeypatch.setattr("fmnist_lit.train.announce", lambda *_: alive.append(workers.jobs_alive(tmp_path)))
         assert run_job(job) > 0
     assert alive == [True]
     assert not workers.jobs_alive(tmp_path)
