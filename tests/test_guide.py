@@ -1,7 +1,9 @@
 import importlib
+import json
 import re
 import runpy
 import shlex
+import statistics
 import sys
 from pathlib import Path
 
@@ -186,3 +188,14 @@ def test_a_picture_of_a_formula_needs_no_runs(script, monkeypatch, tmp_path):
     monkeypatch.setattr(script, "GUIDE", tmp_path)
     script.draw("losses_shapes")
     assert (tmp_path / "images" / "losses_shapes.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_spread_over_seeds_is_that_of_its_results_file():
+    runs = json.loads((ROOT / "docs" / "results" / "seeds.json").read_text(encoding="utf-8"))["runs"]
+    spreads = [100 * statistics.stdev(run[f"{split}_accuracy"] for run in runs) for split in ("val", "test")]
+    page = (ROOT / "docs" / "guide" / "README.md").read_text(encoding="utf-8")
+    expected = (
+        f"{spreads[0]:.1f} points of validation and {spreads[1]:.1f} of test accuracy "
+        f"(standard deviation of {len(runs)} seeds)"
+    )
+    assert f"<!-- measured: seeds_spread -->{expected}<!-- end -->" in page
