@@ -1,3 +1,4 @@
+import contextlib
 import importlib
 import json
 import re
@@ -80,7 +81,8 @@ def test_every_command_would_run(command, configurations, tmp_path, monkeypatch)
     words = [word for word in RUNS[command] if not PLACEHOLDER.search(word)]
     args = get_args_parser().parse_intermixed_args([f"--config-dir={configurations}", *words])
     check_sources(args)
-    prepare(args)
+    with contextlib.ExitStack() as locks:
+        prepare(args, locks)
 
 
 def test_every_study_that_is_named_exists():

@@ -121,7 +121,7 @@ def test_run_folder_and_screen_are_of_one_run(command, tmp_path):
     finished = command(*TINY, "trainer=ddp", "trainer.max_epochs=2", "logger=default", "hydra.run.dir=run")
     assert finished.returncode == 0, finished.stderr
     files = [str(file.relative_to(tmp_path / "run")) for file in (tmp_path / "run").rglob("*") if file.is_file()]
-    assert sorted(name.split(".out.")[0] for name in files) == [
+    assert sorted(name.split(".out.")[0] for name in files if name != ".lock") == [
         *(".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"),
         *("checkpoints/best.ckpt", "checkpoints/last.ckpt"),
         *("events", "metrics.csv", "results.json", "train.log", "val_correct.json"),
@@ -153,7 +153,7 @@ def test_torchrun_gives_the_figures_of_the_ranks_that_are_started_here(configure
 def test_torchrun_is_told_what_it_cannot_run(launch_here, tmp_path, monkeypatch, capsys, options, told):
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(ranks, "tell", lambda place, text: None)  # there is nobody else
+    monkeypatch.setattr(ranks, "broadcast", lambda place, text: None)  # there is nobody else
     assert launch_here(*SMALL, "trainer=ddp", *options) == 2
     assert told in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -18,7 +19,8 @@ def planned(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def plan(*overrides: str) -> dict:
-        start = prepare(get_args_parser().parse_args([*overrides, "hydra.sweep.dir=sweep"]))
+        with contextlib.ExitStack() as locks:
+            start = prepare(get_args_parser().parse_args([*overrides, "hydra.sweep.dir=sweep"]), locks)
         assert start.sweep_launcher is not None
         return json.loads(Path("sweep", "sweep.json").read_text())
 
@@ -59,4 +61,5 @@ def test_a_command_line_replaces_what_a_study_varies_and_fixes_and_adds_to_it(pl
 def test_the_command_of_the_verdict_runs_one_configuration_of_a_study(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ["optimizer.lr=0.1", "data.batch_size=32", "study=lr_batch_size", "hydra.mode=RUN", "hydra.run.dir=run"]
-    assert prepare(get_args_parser().parse_args(arguments)).sweep_launcher is None
+    with contextlib.ExitStack() as locks:
+        assert prepare(get_args_parser().parse_args(arguments), locks).sweep_launcher is None
