@@ -123,6 +123,7 @@ class RunCheckpoint(Checkpoint):
         checkpoint["loops"]["fit_loop"] = at_start_of_epoch(checkpoint["loops"]["fit_loop"], epoch)
         checkpoint["position"] = position
         checkpoint["metrics"] = dict(module.figures)
+        checkpoint["images"] = dict(module.images)
         checkpoint["best"] = {
             "epoch": self.best_epoch,
             "metrics": self.best_metrics,
@@ -150,6 +151,7 @@ class RunCheckpoint(Checkpoint):
         if position is not None:
             module.resumed = {**position, "sums": position["sums"][rank]}
         module.figures = dict(checkpoint["metrics"])
+        module.images = dict(checkpoint.get("images", {}))  # older checkpoints did not count them
         batches = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]  # set by Trainer.fit
         checkpoint["loops"]["fit_loop"] = to_go_on(
             checkpoint["loops"]["fit_loop"], checkpoint["global_step"], position, batches
