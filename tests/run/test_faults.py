@@ -298,6 +298,8 @@ def test_folder_that_turns_read_only_fails_the_run(configure, small_disk, tmp_pa
     def turn(how: str) -> None:
         subprocess.run(["mount", "-o", f"remount,{how}", str(small_disk)], check=True)
 
+    # a disk with a file that is open for writing, as a lock is, cannot be remounted
+    monkeypatch.setattr("fmnist_lit.processes.workers.writing", lambda folder: contextlib.nullcontext())
     at_second_epoch(monkeypatch, functools.partial(turn, "ro"))
     run_job(configure(*RUN, *FAILING, run_dir="disk/run"))
     turn("rw")

@@ -35,7 +35,8 @@ def conclusion(sweep_dir: Path) -> tuple[list[dict[str, str]], Any, list[str]]:
     with open(sweep_dir / "summary.csv", newline="") as file:
         rows = [{**row, "seconds": ""} for row in csv.DictReader(file)]
     charts = sorted(file.name for file in sweep_dir.glob("plots/*"))
-    return rows, summarize([sweep_dir], charts=False).verdict, charts
+    verdict = summarize([sweep_dir], charts=False).verdict
+    return rows, (verdict.headline, verdict.command, verdict.warnings), charts
 
 
 def statuses(sweep_dir: Path) -> dict[str, str]:
