@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from fmnist_lit.run.names import as_typed, slug
+from fmnist_lit.run.names import shell_command, slug
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,6 @@ def test_name_of_a_job_stays_what_it_is(text):
 
 def test_command_is_quoted_for_the_shell_that_people_use(monkeypatch):
     words = ["python", "ckpt_path=it's, a folder"]
-    assert shlex.split(as_typed(words)) == words
+    assert shlex.split(shell_command(words)) == words
     monkeypatch.setattr(sys, "platform", "win32")
-    assert as_typed(words) == 'python "ckpt_path=it\'s, a folder"'
+    assert shell_command(words) == 'python "ckpt_path=it\'s, a folder"'
