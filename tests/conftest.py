@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,6 +36,18 @@ SMALL = (
 )
 QUIET = ("logger=csv", "~callbacks.progress_bar")  # what an in-process run needs least
 REAL_DATA = os.environ.get("FMNIST_DATA_DIR")
+
+
+def options(group: str) -> list[str]:
+    """The shipped options of a group, by name."""
+    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
+@cache
+def chosen(group: str, option: str) -> DictConfig:
+    """The shipped option; composing all combinations would take longer than training them."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose("config", [f"{group}={option}"])[group]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -2,14 +2,13 @@
 
 import csv
 import logging
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import hydra
 import pytest
 import torch
-from conftest import QUIET, SMALL
+from conftest import QUIET, SMALL, chosen, options
 from interruptions import HARDEST, RUN, outcome, signal_at
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import (
@@ -32,10 +31,6 @@ from fmnist_lit.command_line.job import run_job
 from fmnist_lit.command_line.prepare import CONF
 from fmnist_lit.config import ConfigError
 from fmnist_lit.train import train
-
-
-def options(group: str) -> list[str]:
-    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
 
 
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:
@@ -63,13 +58,6 @@ def small_cfg() -> DictConfig:
     overrides = [*SMALL, *QUIET, "data.batch_size=40", "trainer.max_epochs=2", "data.train_size=200", "run_dir=''"]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose("config", overrides)
-
-
-@cache
-def chosen(group: str, option: str) -> DictConfig:
-    """The shipped option; composing all combinations would take longer than training them."""
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("config", [f"{group}={option}"])[group]
 
 
 @pytest.mark.parametrize("scheduler", options("scheduler"))

@@ -1,12 +1,11 @@
 import csv
 import json
-from functools import cache
 from pathlib import Path
 
 import hydra
 import pytest
 import torch
-from conftest import QUIET, SMALL
+from conftest import QUIET, SMALL, chosen, options
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import nn
@@ -22,10 +21,6 @@ from fmnist_lit.command_line.prepare import CONF
 from fmnist_lit.data.images import load_images
 from fmnist_lit.losses import l1_penalty
 from fmnist_lit.train import train
-
-
-def options(group: str) -> list[str]:
-    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
 
 
 def metrics(run_dir: Path) -> list[dict[str, float | None]]:
@@ -67,13 +62,6 @@ def small_cfg() -> DictConfig:
 
 # Plain SGD at the tutorial's learning rate gets nowhere in two short epochs
 FASTER = {"sgd": {"lr": 0.3}, "sgd_momentum": {"lr": 0.1}, "sgd_nesterov": {"lr": 0.1}}
-
-
-@cache
-def chosen(group: str, option: str) -> DictConfig:
-    """The shipped option; composing all combinations would take longer than training them."""
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("config", [f"{group}={option}"])[group]
 
 
 @pytest.mark.parametrize("scheduler", options("scheduler"))

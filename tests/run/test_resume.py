@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import options
 from interruptions import (
     ADAM,
     HARDEST,
@@ -25,13 +26,7 @@ from interruptions import (
 import fmnist_lit.data
 from fmnist_lit.classifier import Classifier
 from fmnist_lit.command_line.job import run_job
-from fmnist_lit.command_line.prepare import CONF
 from fmnist_lit.run.checkpoint import load_checkpoint
-
-
-def options(group: str) -> list[str]:
-    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
-
 
 # What two runs are compared by
 
