@@ -14,12 +14,14 @@ from hydra._internal.utils import get_args_parser
 
 from fmnist_lit.command_line.prepare import CONF, check_sources, prepare
 from fmnist_lit.config import overrides
+from fmnist_lit.config.trust import split_trust, trusting
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("README*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
 GUIDE = [page for page in PAGES if page.parent.name == "guide"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELLS = ("", "sh", "bash", "shell", "console")
+WRITTEN = re.compile(r"`((?:conf|my_conf|mine)/\S+)`[:：]?\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 PLACEHOLDER = re.compile(r"\b(FOLDER|DIR|RUN\w*|NAME|IMAGE\w*)\b|…")
 # What GitHub's Markdown takes for its own before MathJax sees it: escapes, emphasis, tags, cells
@@ -59,13 +61,12 @@ def script(monkeypatch):
 
 @pytest.fixture
 def configurations(tmp_path):
-    """A folder with the YAML files that the documents say to write."""
+    """A folder with the YAML files that the documents say to write, beside other files that they do."""
     for page in PAGES:
-        text = page.read_text()
-        for match in re.finditer(r"`conf/(\S+\.yaml)`[:：]?\n\n```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-            file = tmp_path / "conf" / match[1]
+        for name, content in WRITTEN.findall(page.read_text(encoding="utf-8")):
+            file = tmp_path / name
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(match[2])
+            file.write_text(content, encoding="utf-8")
     return tmp_path / "conf"
 
 
@@ -78,10 +79,10 @@ def test_the_documents_have_commands():
 def test_every_command_would_run(command, configurations, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(overrides, "CHECK_ALL", 1)  # each value of each key once, not each combination
-    words = [word for word in RUNS[command] if not PLACEHOLDER.search(word)]
-    args = get_args_parser().parse_intermixed_args([f"--config-dir={configurations}", *words])
+    packages, words = split_trust([word for word in RUNS[command] if not PLACEHOLDER.search(word)])
+    args = get_args_parser().parse_intermixed_args([f"--config-dir={configurations}", *words])  # the last one counts
     check_sources(args)
-    with contextlib.ExitStack() as locks:
+    with trusting(packages), contextlib.ExitStack() as locks:
         prepare(args, locks)
 
 

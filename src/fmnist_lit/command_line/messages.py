@@ -37,6 +37,9 @@ def explain_hydra_error(error: Exception) -> str:
         return f"{group}={option}: must be one of {', '.join(options)}" + (
             f"; did you mean {nearest[0]}?" if nearest else ""
         )
+    if match := re.search(r"Could not load '([^']+)'", text):
+        group, _, option = match[1].rpartition("/")
+        return f"{group}={option}: there is no such file; --config-dir names a folder of your own configurations"
     whole = f"{text} ({error.__cause__})" if error.__cause__ else text
     return " ".join(whole.split())[:300]
 

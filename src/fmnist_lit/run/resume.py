@@ -21,6 +21,8 @@ MAY_CHANGE = {
     *("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.accelerator"),
     *("trainer.checkpoint_every_n_steps", "trainer.steps_per_batch"),
 }
+# Keys that earlier versions did not know, and what they did
+NEW_SINCE_0_1 = {"init_from": None}
 LIMITS = ("trainer.max_epochs", "trainer.max_steps")
 GROUPS_THAT_MAY_CHANGE = ("logger", "callbacks")
 
@@ -132,10 +134,12 @@ def require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], source: str
     Raises:
         ConfigError: naming both values of the first key that differs and may not.
     """
-    before, after = flatten(earlier), flatten(now)
+    before, after = {**NEW_SINCE_0_1, **flatten(earlier)}, flatten(now)
     for key in [*before, *(key for key in after if key not in before)]:
         group = key.split(".")[0]
         if key in MAY_CHANGE or (group in GROUPS_THAT_MAY_CHANGE and not key.startswith("callbacks.ema")):
+            continue
+        if key == "classes" and key not in before:  # 0.1 did not keep them
             continue
         old, new = before.get(key, "nothing"), after.get(key, "nothing")
         if old != new:
