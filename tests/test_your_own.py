@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import SMALL
+from documents import ROOT, WRITTEN, read
 from PIL import Image
 
 import fmnist_lit
@@ -20,8 +21,7 @@ from fmnist_lit.evaluate.__main__ import main as evaluate
 from fmnist_lit.export.__main__ import main as export
 from fmnist_lit.run.checkpoint import load_checkpoint, same_weights
 
-PAGE = (Path(__file__).parents[1] / "docs" / "your_own.md").read_text(encoding="utf-8")
-FILE = re.compile(r"`((?:mine|my_conf)/[\w/]+\.(?:py|yaml))`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGE = read(ROOT / "docs" / "your_own.md")
 COMMAND = re.compile(r"^python -m fmnist_lit (.*)$", re.MULTILINE)
 TRUSTING = ("--trust", "mine", "--config-dir", "my_conf")
 QUICK = ("num_threads=1", "trainer.accelerator=cpu", "~callbacks.progress_bar", "trainer.max_epochs=2")
@@ -33,7 +33,7 @@ LISTS = ("callbacks=[default,count_epochs]", "logger=[default,text]")
 @pytest.fixture
 def run(launch_here, tmp_path, monkeypatch):
     """Run a command line where the files of the page are, in a process that has none of them yet."""
-    for name, content in FILE.findall(PAGE):
+    for name, content in WRITTEN.findall(PAGE):
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content, encoding="utf-8")
@@ -49,7 +49,7 @@ def results_of(folder: str) -> dict:
 
 
 def test_page_has_its_files_and_commands():
-    names = [name for name, _ in FILE.findall(PAGE)]
+    names = [name for name, _ in WRITTEN.findall(PAGE)]
     assert len(names) == len(set(names)) == 13
     assert len(COMMAND.findall(PAGE)) >= 6
 

@@ -5,7 +5,7 @@ import os
 import matplotlib
 import numpy as np
 import torch
-from contents import figure, markdown_table, text
+from contents import Bilingual, figure, markdown_table, text
 from drawing import BLACK, BLUE, GREY, SKY, VERMILLION, canvas, cells, finish, frame, label_ends, log_ticks, note
 from hydra.utils import instantiate
 from matplotlib.figure import Figure
@@ -141,12 +141,12 @@ def overfitting() -> Figure:
 
 
 @text
-def batch_size_best() -> str:
+def batch_size_best() -> Bilingual:
     return best_of("lr_batch_size", "data.batch_size", study("lr_batch_size").values("data.batch_size"), "{}")
 
 
 @text
-def overfitting_table() -> str:
+def overfitting_table() -> Bilingual:
     rows = []
     for group in sorted(study("overfitting").groups, key=lambda group: group.settings["data.train_size"]):
         m = metrics(group.jobs[0])
@@ -155,5 +155,12 @@ def overfitting_table() -> str:
         rows.append([f"{group.settings['data.train_size']:,}", str(lowest + 1), f"{steps:,}"])
         rows[-1] += [f"{m['val_loss'][at]:.2f}, {100 * m['val_accuracy'][at]:.1f} %" for at in (lowest, -1)]
         rows[-1].append(f"{100 * m['train_accuracy'][-1]:.1f} %")
-    header = ["training images", "epoch of the lowest validation loss", "in steps", "validation there"]
-    return markdown_table([*header, "after 30 epochs", "training after 30"], rows)
+    header = (
+        Bilingual("training images", "训练图片数"),
+        Bilingual("epoch of the lowest validation loss", "验证损失最低的轮次"),
+        Bilingual("in steps", "折合步数"),
+        Bilingual("validation there", "该轮的验证结果"),
+        Bilingual("after 30 epochs", "30 轮后的验证结果"),
+        Bilingual("training after 30", "30 轮后的训练结果"),
+    )
+    return markdown_table(header, rows)

@@ -1,11 +1,21 @@
 """What the guide shows: each picture and each measured text by its name, registered by the chapter that makes it."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
+
+class Bilingual(NamedTuple):
+    """The same words, with the same figures in the same order, in each language of the guide."""
+
+    english: str
+    chinese: str
+
+
 FIGURES: dict[str, Callable[[], Figure]] = {}
-TEXTS: dict[str, Callable[[], str]] = {}
+TEXTS: dict[str, Callable[[], Bilingual]] = {}
+VALIDATION, TEST = Bilingual("validation", "验证"), Bilingual("test", "测试")  # heads of many tables
 
 
 def figure(draw: Callable[[], Figure]) -> Callable[[], Figure]:
@@ -14,13 +24,18 @@ def figure(draw: Callable[[], Figure]) -> Callable[[], Figure]:
     return draw
 
 
-def text(write: Callable[[], str]) -> Callable[[], str]:
+def text(write: Callable[[], Bilingual]) -> Callable[[], Bilingual]:
     """Register a function that writes the measured text of its name, in Markdown."""
     TEXTS[write.__name__] = write
     return write
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, all columns but the first to the right."""
+def markdown_table(header: Sequence[str | Bilingual], rows: Sequence[Sequence[str | Bilingual]]) -> Bilingual:
+    """A Markdown table in each language, all columns but the first to the right; a plain string is for both."""
     ruler = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, ruler, *rows))
+
+    def table(language: str) -> str:
+        lines = [[getattr(cell, language, cell) for cell in line] for line in (header, ruler, *rows)]
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+    return Bilingual(table("english"), table("chinese"))

@@ -1,7 +1,7 @@
 """docs/guide/README.md: how much of a difference is luck."""
 
 import numpy as np
-from contents import figure, text
+from contents import Bilingual, figure, text
 from drawing import BLUE, VERMILLION, canvas, finish, note
 from matplotlib.figure import Figure
 from runs import real, study
@@ -25,7 +25,10 @@ def seeds() -> Figure:
 
 
 @text
-def seeds_spread() -> str:
+def seeds_spread() -> Bilingual:
     group = study("seeds").ranked[0]
-    points = [f"{100 * group.std(f'{split}_accuracy'):.1f}" for split in ("val", "test")]
-    return f"{points[0]} points of validation and {points[1]} of test accuracy (standard deviation of {group.n} seeds)"
+    val, test = (f"{100 * group.std(f'{split}_accuracy'):.1f}" for split in ("val", "test"))
+    return Bilingual(
+        f"{val} points of validation and {test} of test accuracy (standard deviation of {group.n} seeds)",
+        f"验证准确率 {val} 个百分点、测试准确率 {test} 个百分点（{group.n} 个种子的标准差）",
+    )

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from contents import figure, text
+from contents import Bilingual, figure, text
 from drawing import BLACK, BLUE, SKY, VERMILLION, canvas, cells, finish, frame, log_ticks, note
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
@@ -143,12 +143,15 @@ def schedules_outcome() -> Figure:
 
 
 @text
-def sgd_lr_best() -> str:
-    slow, best = groups("sgd_lr", optimizer_lr=0.001)[0], study("sgd_lr").ranked[0]
-    ends = [f"{accuracy(group):.1f} % with {show_value(group.settings['optimizer.lr'])}" for group in (slow, best)]
-    return f"three epochs of plain SGD end at {ends[0]}, and at {ends[1]}."
+def sgd_lr_best() -> Bilingual:
+    found = groups("sgd_lr", optimizer_lr=0.001)[0], study("sgd_lr").ranked[0]
+    (slow, low), (best, high) = ((show_value(g.settings["optimizer.lr"]), f"{accuracy(g):.1f} %") for g in found)
+    return Bilingual(
+        f"three epochs of plain SGD end at {low} with {slow}, and at {high} with {best}.",
+        f"用普通 SGD 训练三轮，验证准确率分别为 {low}（学习率 {slow}）和 {high}（学习率 {best}）。",
+    )
 
 
 @text
-def schedulers_best() -> str:
+def schedulers_best() -> Bilingual:
     return best_of("schedulers", "scheduler", SCHEDULES, "`{}`")

@@ -3,7 +3,7 @@
 import matplotlib
 import numpy as np
 import torch
-from contents import figure, markdown_table, text
+from contents import TEST, VALIDATION, Bilingual, figure, markdown_table, text
 from drawing import (
     BLACK,
     BLUE,
@@ -36,6 +36,7 @@ LOSSES = {
     "mse": GREEN,
     "l1": VERMILLION,
 }
+CHINESE_CLASSES = ("T 恤", "裤子", "套头衫", "连衣裙", "外套", "凉鞋", "衬衫", "运动鞋", "包", "短靴")
 
 
 def losses_of_one_image(true_logit: Tensor) -> dict[str, Tensor]:
@@ -249,32 +250,38 @@ def l1_penalty() -> Figure:
 
 
 @text
-def losses_best() -> str:
+def losses_best() -> Bilingual:
     return best_of("losses", "loss", list(LOSSES), "`{}`")
 
 
 @text
-def nll_difference() -> str:
+def nll_difference() -> Bilingual:
     logits = validation_logits(groups("losses", loss="cross_entropy")[0].jobs[0])
     losses = [instantiate(shipped("loss", name))(logits, held_out()[1]) for name in ("cross_entropy", "nll")]
-    return f"{float((losses[0] - losses[1]).abs()):.0e}".replace("0e+00", "exactly 0")
+    difference = f"{float((losses[0] - losses[1]).abs()):.0e}"
+    return Bilingual(*(difference.replace("0e+00", exactly) for exactly in ("exactly 0", "0（完全相等）")))
 
 
 @text
-def l1_lost_class() -> str:
+def l1_lost_class() -> Bilingual:
     labels = held_out()[1]
     answers = validation_logits(groups("losses", loss="l1")[0].jobs[0]).argmax(1)
     counts = [(int((answers[labels == i] == i).sum()), int((labels == i).sum())) for i in range(len(CLASSES))]
     worst = min(range(len(CLASSES)), key=lambda i: counts[i][0] / counts[i][1])
-    return f"{counts[worst][0]} of the {counts[worst][1]} {CLASSES[worst].lower()}s"
+    found, there_are = counts[worst]
+    return Bilingual(
+        f"{found} of the {there_are} {CLASSES[worst].lower()}s",
+        f"{CHINESE_CLASSES[worst]}图片只有 {found} 张（共 {there_are} 张）",
+    )
 
 
 @text
-def l1_penalty_table() -> str:
+def l1_penalty_table() -> Bilingual:
     rows = []
     for group in sorted(study("l1_penalty").groups, key=lambda group: group.settings["regularization.l1"]):
         sizes = all_weights(group.jobs[0]).abs()
         small = [f"{100 * float((sizes < limit).float().mean()):.1f} %" for limit in (1e-4, 1e-3)]
         figures = [f"{accuracy(group, split):.1f} %" for split in ("val", "test")]
         rows.append([show_value(group.settings["regularization.l1"]), *small, *figures])
-    return markdown_table(["`regularization.l1`", "weights below 1e-4", "below 1e-3", "validation", "test"], rows)
+    below = Bilingual("weights below 1e-4", "小于 1e-4 的权重"), Bilingual("below 1e-3", "小于 1e-3 的权重")
+    return markdown_table(["`regularization.l1`", *below, VALIDATION, TEST], rows)

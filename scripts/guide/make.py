@@ -4,14 +4,15 @@
 
 Runs the studies that the guide shows, each into outputs/guide/STUDY, where what is done already is not done again;
 then draws docs/guide/images/*.png and rewrites what stands between `<!-- measured: NAME -->` and `<!-- end -->` in the
-texts. `--only NAME …` makes those pictures and figures alone, `--no-runs` takes the studies as they are.
+texts of both languages. `--only NAME …` makes those pictures and figures alone, `--no-runs` takes the studies as they
+are.
 """
 
 import argparse
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import batch_size_and_epochs
 import introduction
@@ -53,17 +54,25 @@ def draw(name: str) -> None:
         FIGURES[name]().savefig(file, metadata={"Software": None})
 
 
-def fill(page: str, wanted: Sequence[str]) -> str:
-    """A page with its measured texts renewed."""
+def fill(page: str, texts: Mapping[str, str]) -> str:
+    """A page with these of its measured texts renewed."""
 
     def renew(match: re.Match[str]) -> str:
         opening, name, old, closing = match.groups()
-        if name not in wanted:
+        if name not in texts:
             return match[0]
-        new = TEXTS[name]()
+        new = texts[name]
         return opening + (f"\n\n{new}\n\n" if old.startswith("\n") else new) + closing
 
     return MARKERS.sub(renew, page)
+
+
+def write(name: str) -> None:
+    """Renew a measured text in the pages, in the language of each."""
+    text = TEXTS[name]()
+    for page in GUIDE.glob("*.md"):
+        words = text.chinese if page.name.endswith(".zh-CN.md") else text.english
+        page.write_text(fill(page.read_text(encoding="utf-8"), {name: words}), encoding="utf-8")
 
 
 def main() -> None:
@@ -82,11 +91,7 @@ def main() -> None:
     torch.set_num_threads(1)  # the same bits on every machine
     for name in wanted:
         try:
-            if name in FIGURES:
-                draw(name)
-            else:
-                for page in GUIDE.glob("*.md"):
-                    page.write_text(fill(page.read_text(), [name]))
+            draw(name) if name in FIGURES else write(name)
         except NotRunError as reason:
             print(f"{name}: left as it is, {reason}")
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from contents import figure, markdown_table, text
+from contents import VALIDATION, Bilingual, figure, markdown_table, text
 from drawing import (
     BLACK,
     BLUE,
@@ -241,19 +241,21 @@ def muon_directions() -> Figure:
 
 
 @text
-def optimizers_best() -> str:
+def optimizers_best() -> Bilingual:
     return best_of("optimizers", "optimizer", list(OPTIMIZERS), "`{}`")
 
 
 @text
-def momentum_best() -> str:
+def momentum_best() -> Bilingual:
     return best_of("momentum", "optimizer.momentum", study("momentum").values("optimizer.momentum"), "{}")
 
 
 @text
-def weight_decay_table() -> str:
+def weight_decay_table() -> Bilingual:
     rows = []
     for decay, norm, train, val in zip(*decayed(), strict=True):
-        shares = [f"{train:.1f} %", f"{val:.1f} %", f"{train - val:.1f} points"]
-        rows.append([show_value(decay), f"{norm:.1f}", *shares])
-    return markdown_table(["`optimizer.weight_decay`", "norm of the weights", "training", "validation", "gap"], rows)
+        gap = Bilingual(f"{train - val:.1f} points", f"{train - val:.1f} 个百分点")
+        rows.append([show_value(decay), f"{norm:.1f}", f"{train:.1f} %", f"{val:.1f} %", gap])
+    norms, training = Bilingual("norm of the weights", "权重的范数"), Bilingual("training", "训练")
+    gaps = Bilingual("gap", "差距")
+    return markdown_table(["`optimizer.weight_decay`", norms, training, VALIDATION, gaps], rows)

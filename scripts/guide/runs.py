@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from contents import markdown_table
+from contents import TEST, VALIDATION, Bilingual, markdown_table
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -117,11 +117,12 @@ def shipped(group: str, option: str) -> DictConfig:
         return compose("config", [f"{group}={option}"])[group]
 
 
-def best_of(name: str, key: str, options: Sequence[object], heading: str) -> str:
+def best_of(name: str, key: str, options: Sequence[object], heading: str) -> Bilingual:
     """A table of the best of each option, by validation accuracy."""
     rows = []
     for option in options:
         best = next(group for group in study(name).groups if group.settings[key] == option)
         figures = [f"{accuracy(best, split):.1f} %" for split in ("val", "test")]
         rows.append([heading.format(show_value(option)), show_value(best.settings["optimizer.lr"]), *figures])
-    return markdown_table([f"`{key}`", "best `optimizer.lr`", "validation", "test"], rows)
+    rate = Bilingual("best `optimizer.lr`", "最佳 `optimizer.lr`")
+    return markdown_table([f"`{key}`", rate, VALIDATION, TEST], rows)
