@@ -180,17 +180,69 @@ def test_a_measured_text_is_replaced_where_it_stands(script):
 
 def test_a_measured_text_is_written_in_the_language_of_each_page(script, monkeypatch, tmp_path):
     contents = importlib.import_module("contents")
-    table = contents.markdown_table(["`loss`", contents.TEST], [["mse", "3 %"]])
-    monkeypatch.setattr(script, "TEXTS", {"best": lambda: table})
+    monkeypatch.setattr(script, "TEXTS", {})
+    monkeypatch.setattr(contents, "TEXTS", script.TEXTS)
     monkeypatch.setattr(script, "GUIDE", tmp_path)
+    monkeypatch.setattr(script, "MEASURED", tmp_path / "measured.json")
+    contents.text(lambda: {"mse": 3})(best_of_three)
+    script.MEASURED.write_text('{"another": 1}')
     for name in ("page.md", "page.zh-CN.md"):
-        (tmp_path / name).write_text("<!-- measured: best -->\n<!-- end -->\n", encoding="utf-8")
-    script.write("best")
+        (tmp_path / name).write_text("<!-- measured: best_of_three -->\n<!-- end -->\n", encoding="utf-8")
+    script.write("best_of_three")
     pages = [(tmp_path / name).read_text(encoding="utf-8") for name in ("page.md", "page.zh-CN.md")]
     assert pages == [
-        f"<!-- measured: best -->\n\n| `loss` | {head} |\n| --- | ---: |\n| mse | 3 % |\n\n<!-- end -->\n"
+        f"<!-- measured: best_of_three -->\n\n| `loss` | {head} |\n| --- | ---: |\n| mse | 3 % |\n\n<!-- end -->\n"
         for head in ("test", "测试")
     ]
+    assert json.loads(script.MEASURED.read_text()) == {"another": 1, "best_of_three": {"mse": 3}}
+
+
+def best_of_three(measured):
+    contents = importlib.import_module("contents")
+    return contents.markdown_table(["`loss`", contents.TEST], [["mse", f"{measured['mse']} %"]])
+
+
+@pytest.mark.parametrize("page", GUIDE, ids=lambda page: page.stem)
+def test_every_measured_text_is_what_was_measured(script, page):
+    stale = [
+        name
+        for _, name, words, _ in script.MARKERS.findall(read(page))
+        if words.strip() != script.words_of(name, page).strip()
+    ]
+    assert stale == []
+
+
+BEST_OF = {  # texts of which the best row is the best configuration of a study
+    **{f"{name}_best": name for name in ("losses", "optimizers", "momentum", "schedulers")},
+    "batch_size_best": "lr_batch_size",
+    "sgd_lr_best": "sgd_lr",
+    "l1_penalty_table": "l1_penalty",
+    "weight_decay_table": "weight_decay",
+    "overfitting_table": "overfitting",
+}
+
+
+@pytest.mark.parametrize("text", [*BEST_OF, "seeds_spread"])
+def test_what_was_measured_is_in_the_results_file_of_its_study(script, text):
+    measured = json.loads(script.MEASURED.read_text(encoding="utf-8"))[text]
+    runs = json.loads(read(ROOT / "docs" / "results" / f"{BEST_OF.get(text, 'seeds')}.json"))["runs"]
+    if text == "seeds_spread":
+        spreads = [statistics.stdev(run[f"{split}_accuracy"] for run in runs) for split in ("val", "test")]
+        assert [measured["val"], measured["test"], measured["seeds"]] == pytest.approx([*spreads, len(runs)])
+        return
+    (run,) = runs
+    match text:
+        case "weight_decay_table":
+            values = [val / 100 for *_, val in measured]
+        case "overfitting_table":
+            values = [val for row in measured for val in row["val_accuracy"]]
+        case _:
+            values = [row["val"] for row in measured]
+            tests = {row["test"] for row in measured if "test" in row and row["val"] == max(values)}
+            assert not tests or any(test == pytest.approx(run["test_accuracy"]) for test in tests)
+    assert any(value == pytest.approx(run["val_accuracy"], abs=1e-9) for value in values)
+    if text != "overfitting_table":  # which also has the figures of epochs that were not the best
+        assert max(values) == pytest.approx(run["val_accuracy"])
 
 
 def test_a_study_that_has_not_been_run_gives_no_picture(script, monkeypatch, tmp_path):
@@ -204,14 +256,3 @@ def test_a_picture_of_a_formula_needs_no_runs(script, monkeypatch, tmp_path):
     monkeypatch.setattr(script, "GUIDE", tmp_path)
     script.draw("losses_shapes")
     assert (tmp_path / "images" / "losses_shapes.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_spread_over_seeds_is_that_of_its_results_file():
-    runs = json.loads((ROOT / "docs" / "results" / "seeds.json").read_text(encoding="utf-8"))["runs"]
-    spreads = [100 * statistics.stdev(run[f"{split}_accuracy"] for run in runs) for split in ("val", "test")]
-    page = (ROOT / "docs" / "guide" / "README.md").read_text(encoding="utf-8")
-    expected = (
-        f"{spreads[0]:.1f} points of validation and {spreads[1]:.1f} of test accuracy "
-        f"(standard deviation of {len(runs)} seeds)"
-    )
-    assert f"<!-- measured: seeds_spread -->{expected}<!-- end -->" in page

@@ -1,7 +1,7 @@
 """What the guide shows: each picture and each measured text by its name, registered by the chapter that makes it."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
@@ -13,8 +13,15 @@ class Bilingual(NamedTuple):
     chinese: str
 
 
+class MeasuredText(NamedTuple):
+    """What is measured in runs, as plain values, and what is written of it: the second needs no run."""
+
+    measure: Callable[[], Any]
+    write: Callable[[Any], Bilingual]
+
+
 FIGURES: dict[str, Callable[[], Figure]] = {}
-TEXTS: dict[str, Callable[[], Bilingual]] = {}
+TEXTS: dict[str, MeasuredText] = {}
 VALIDATION, TEST = Bilingual("validation", "验证"), Bilingual("test", "测试")  # heads of many tables
 
 
@@ -24,10 +31,14 @@ def figure(draw: Callable[[], Figure]) -> Callable[[], Figure]:
     return draw
 
 
-def text(write: Callable[[], Bilingual]) -> Callable[[], Bilingual]:
-    """Register a function that writes the measured text of its name, in Markdown."""
-    TEXTS[write.__name__] = write
-    return write
+def text(measure: Callable[[], Any]) -> Callable[[Callable[[Any], Bilingual]], Callable[[Any], Bilingual]]:
+    """Register a function that writes, in Markdown, the text of its name from what ``measure`` measures."""
+
+    def register(write: Callable[[Any], Bilingual]) -> Callable[[Any], Bilingual]:
+        TEXTS[write.__name__] = MeasuredText(measure, write)
+        return write
+
+    return register
 
 
 def markdown_table(header: Sequence[str | Bilingual], rows: Sequence[Sequence[str | Bilingual]]) -> Bilingual:

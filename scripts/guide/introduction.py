@@ -24,11 +24,16 @@ def seeds() -> Figure:
     return finish(fig, "The same run with ten seeds: half a point is luck", real("seeds", "10 seeds"))
 
 
-@text
-def seeds_spread() -> Bilingual:
+def spread() -> dict[str, float]:
+    """The sample standard deviations of accuracies, fractions, over the seeds."""
     group = study("seeds").ranked[0]
-    val, test = (f"{100 * group.std(f'{split}_accuracy'):.1f}" for split in ("val", "test"))
+    return {"val": group.std("val_accuracy"), "test": group.std("test_accuracy"), "seeds": group.n}
+
+
+@text(spread)
+def seeds_spread(measured: dict[str, float]) -> Bilingual:
+    val, test = (f"{100 * measured[split]:.1f}" for split in ("val", "test"))
     return Bilingual(
-        f"{val} points of validation and {test} of test accuracy (standard deviation of {group.n} seeds)",
-        f"验证准确率 {val} 个百分点、测试准确率 {test} 个百分点（{group.n} 个种子的标准差）",
+        f"{val} points of validation and {test} of test accuracy (standard deviation of {measured['seeds']} seeds)",
+        f"验证准确率 {val} 个百分点、测试准确率 {test} 个百分点（{measured['seeds']} 个种子的标准差）",
     )

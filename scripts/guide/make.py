@@ -9,10 +9,12 @@ are.
 """
 
 import argparse
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import batch_size_and_epochs
 import introduction
@@ -27,6 +29,7 @@ from runs import ROOT, RUNS, NotRunError
 
 CHAPTERS = (introduction, losses, optimizers, learning_rate_and_schedules, batch_size_and_epochs)  # fill FIGURES, TEXTS
 GUIDE = ROOT / "docs" / "guide"
+MEASURED = GUIDE / "measured.json"
 MARKERS = re.compile(r"(<!-- measured: (\w+) -->)(.*?)(<!-- end -->)", re.DOTALL)
 STUDIES = (  # together about 40 minutes of one core
     *("seeds", "losses", "momentum", "sgd_lr", "weight_decay", "overfitting", "l1_penalty", "schedulers"),
@@ -68,11 +71,24 @@ def fill(page: str, texts: Mapping[str, str]) -> str:
 
 
 def write(name: str) -> None:
-    """Renew a measured text in the pages, in the language of each."""
-    text = TEXTS[name]()
+    """Measure again what a text says, keep that beside the pages, and renew it in them, in the language of each."""
+    kept = {**json.loads(MEASURED.read_text(encoding="utf-8")), name: TEXTS[name].measure()}
+    content = json.dumps(dict(sorted(kept.items())), indent=1, ensure_ascii=False)
+    MEASURED.write_text(content + "\n", encoding="utf-8")
     for page in GUIDE.glob("*.md"):
-        words = text.chinese if page.name.endswith(".zh-CN.md") else text.english
-        page.write_text(fill(page.read_text(encoding="utf-8"), {name: words}), encoding="utf-8")
+        page.write_text(fill(page.read_text(encoding="utf-8"), {name: words_of(name, page)}), encoding="utf-8")
+
+
+def words_of(name: str, page: Path) -> str:
+    """A text for a page, in its language, from what is kept of the measurements."""
+    words = TEXTS[name].write(json.loads(MEASURED.read_text(encoding="utf-8"))[name])
+    return words.chinese if page.name.endswith(".zh-CN.md") else words.english
+
+
+def keep_results() -> None:
+    """What each study came to, for RESULTS.md and for the test that holds the pages to it."""
+    folders = [str((RUNS / name).relative_to(ROOT)) for name in STUDIES]
+    subprocess.run([sys.executable, "scripts/make_results.py", *folders], cwd=ROOT, check=True)
 
 
 def main() -> None:
@@ -87,6 +103,7 @@ def main() -> None:
     if not args.no_runs:
         for name in STUDIES:
             run(name)
+        keep_results()
     wanted = args.only or [*FIGURES, *TEXTS]
     torch.set_num_threads(1)  # the same bits on every machine
     for name in wanted:

@@ -17,7 +17,7 @@ Main keys (--cfg job shows all of them)
   model.hidden_sizes=[512,512]   also model.activation, model.dropout, model.batch_norm
   trainer.max_epochs=10          also trainer.accelerator, trainer.devices, trainer.precision
   regularization.l1=0            L1 penalty on the weights
-  seed=0  num_threads=null  ckpt_path=null  hydra.run.dir=FOLDER
+  seed=0  num_threads=null  ckpt_path=null  init_from=null  hydra.run.dir=FOLDER
 
 Examples
   python -m fmnist_lit                                          the tutorial's settings
@@ -27,7 +27,8 @@ Examples
   python -m fmnist_lit ckpt_path=outputs/runs/FOLDER            resume
   tensorboard --logdir outputs                                  look at the curves
 
---cfg job prints the whole configuration, --hydra-help Hydra's own flags."""
+--cfg job prints the whole configuration, --hydra-help Hydra's own flags. --config-dir FOLDER adds configurations of your
+own, --trust PACKAGE lets them name classes of that package (docs/your_own.md)."""
 
 
 def help_text(config_dirs: Iterable[Path]) -> str:
