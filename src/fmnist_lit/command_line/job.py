@@ -123,7 +123,7 @@ def training(cfg: DictConfig) -> Callable[[DictConfig], dict[str, Any]]:
 
 def end_trackers(cfg: DictConfig, results: dict[str, Any]) -> None:
     """Tell the trackers of a run, if it has any, how it ended; only then are they imported."""
-    nodes = [node for node in cfg.logger.values() if node.get("_target_") in TRACKERS]
+    nodes = [node for node in cfg.logger.values() if isinstance(node, DictConfig) and node.get("_target_") in TRACKERS]
     if nodes:
         from fmnist_lit.build import build
         from fmnist_lit.loggers.tracker import end_tracker

@@ -68,7 +68,7 @@ class Tracker(Logger):
     def sent(self) -> dict[str, int]:
         """The last epoch of each tag that the service has; a run that goes on sends none a second time."""
         sent = self.known.get("sent")
-        return sent if isinstance(sent, dict) else {}
+        return {tag: step for tag, step in sent.items() if isinstance(step, int)} if isinstance(sent, dict) else {}
 
     # What a service does
 
@@ -187,6 +187,7 @@ class Tracker(Logger):
 
     def leave(self) -> None:
         """Send what waits before this process ends; another one ends the service's run."""
+        self.left_alone_until = 0.0
         self.attempt(self.flush)
         if self.is_open:
             self.attempt(self.release)
