@@ -2,9 +2,12 @@
 
 import json
 import struct
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+SECONDS_TO_WRITE = 20
 
 
 @dataclass
@@ -33,6 +36,8 @@ def records(file: Path) -> list[Any]:
             at += 32768 - at % 32768
             continue
         _, length, kind = struct.unpack_from("<IHB", content, at)
+        if at + 7 + length > len(content):  # is being written
+            break
         whole += content[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):  # whole, or the last piece
@@ -42,29 +47,33 @@ def records(file: Path) -> list[Any]:
 
 
 def kept(run_dir: Path) -> list[Kept]:
-    """The pieces of a run that are in its folder, in the order in which they were written."""
-    pieces = []
-    for file in sorted(run_dir.glob("wandb/offline-run-*/*.wandb"), key=lambda file: file.stat().st_mtime_ns):
-        piece = Kept()
-        for record in records(file):
-            match record.WhichOneof("record_type"):
-                case "run":
-                    piece.run = record.run
-                case "config":
-                    piece.config |= {item.key: json.loads(item.value_json) for item in record.config.update}
-                case "summary":
-                    piece.summary |= {
-                        item.key: json.loads(item.value_json) for item in record.summary.update if item.key
-                    }
-                case "history":
-                    piece.history.append(
-                        {item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
-                    )
-                case "metric":
-                    piece.axes[record.metric.name] = record.metric.step_metric
-                case "files":
-                    piece.files |= {file.path for file in record.files.files}
-                case "exit":
-                    piece.exit_code = record.exit.exit_code
-        pieces.append(piece)
-    return pieces
+    """The pieces of a run in its folder, in the order in which they began; W&B may still be writing the last."""
+    deadline = time.monotonic() + SECONDS_TO_WRITE
+    while True:
+        files = sorted(run_dir.glob("wandb/offline-run-*/*.wandb"), key=lambda file: file.parent.name)
+        pieces = [piece(file) for file in files]
+        if all(one.exit_code is not None for one in pieces) or time.monotonic() > deadline:
+            return pieces
+        time.sleep(0.05)
+
+
+def piece(file: Path) -> Kept:
+    """What a file says."""
+    kept = Kept()
+    for record in records(file):
+        match record.WhichOneof("record_type"):
+            case "run":
+                kept.run = record.run
+            case "config":
+                kept.config |= {item.key: json.loads(item.value_json) for item in record.config.update}
+            case "summary":
+                kept.summary |= {item.key: json.loads(item.value_json) for item in record.summary.update if item.key}
+            case "history":
+                kept.history.append({item.nested_key[0]: json.loads(item.value_json) for item in record.history.item})
+            case "metric":
+                kept.axes[record.metric.name] = record.metric.step_metric
+            case "files":
+                kept.files |= {file.path for file in record.files.files}
+            case "exit":
+                kept.exit_code = record.exit.exit_code
+    return kept
