@@ -18,7 +18,7 @@ OWN_OPTIONS = ("matmul_precision", "max_steps", "steps_per_batch", "checkpoint_e
 GIVEN = {
     "data": dict.fromkeys(("seed", "steps_per_batch", "break_every", "evaluate_each_epoch"), ""),
 }
-NOT_FOR_THE_PART = {"scheduler": ("interval",)}  # keys that build.py reads itself
+NOT_FOR_THE_PART = {"scheduler": ("interval", "monitor")}  # keys that build.py reads itself
 # Parts that are made in two steps, and what they get in the second, as their first argument
 COMPLETED_LATER = {"optimizer": "the parameters", "scheduler": "the optimiser"}
 FEW = 12  # arguments, that an error lists

@@ -8,6 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.arguments import Nodes, check_arguments
+from fmnist_lit.config.criterion import check_selection
 from fmnist_lit.config.lightning_options import REFUSED_CALLBACKS, REFUSED_TRAINER_OPTIONS
 from fmnist_lit.config.rules import FINITE, RULES, TRAIN_IMAGES
 from fmnist_lit.config.tree import plain, walk
@@ -15,8 +16,9 @@ from fmnist_lit.config.trust import require_trusted, require_written_out
 
 GROUPS = ("data", "model", "loss", "optimizer", "scheduler", "trainer", "logger", "callbacks")
 TOP_LEVEL_KEYS = {
-    *(*GROUPS, "regularization", "sweep", "hydra"),
+    *(*GROUPS, "regularization", "select", "sweep", "hydra"),
     *("seed", "num_threads", "ckpt_path", "evaluate_each_epoch", "flip_average", "run_dir", "total_steps"),
+    *("tags", "note"),
 }
 # What other programs call our keys
 ALSO_CALLED = {
@@ -30,7 +32,7 @@ ALSO_CALLED = {
     "threads": ("num_threads",),
     "resume": ("ckpt_path",),
 }
-CLOSED_GROUPS = ("data", "model", "regularization", "sweep")  # whose every key is in RULES
+CLOSED_GROUPS = ("data", "model", "regularization", "select", "sweep")  # whose every key is in RULES
 OPTIONAL_KEYS = {"trainer.gradient_clip_algorithm"}  # of those in RULES that a configuration may lack
 REQUIRED_KEYS = {
     *(TOP_LEVEL_KEYS - {"hydra"}),
@@ -109,12 +111,11 @@ def check_combinations(cfg: DictConfig) -> None:
             f"data.train_size={cfg.data.train_size} and data.val_size={cfg.data.val_size}: "
             f"together more than the {TRAIN_IMAGES} training images"
         )
-    if "ReduceLROnPlateau" in cfg.scheduler._target_ and not (cfg.data.val_size and "val" in cfg.evaluate_each_epoch):
-        raise ConfigError("scheduler=plateau follows the validation loss: needs data.val_size > 0 and val evaluated")
+    check_selection(cfg)
     if "ReduceLROnPlateau" in cfg.scheduler._target_ and cfg.trainer.get("check_val_every_n_epoch", 1) != 1:
         raise ConfigError(
             f"trainer.check_val_every_n_epoch={cfg.trainer.check_val_every_n_epoch}: "
-            "scheduler=plateau follows the validation loss of every epoch"
+            "scheduler=plateau follows a figure of every epoch"
         )
     for name, callback in cfg.callbacks.items():
         if "BatchSizeFinder" in str(callback.get("_target_")) and "total_steps" in str(cfg.scheduler):

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from fmnist_lit.config.criterion import is_of_test
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -45,6 +47,10 @@ def sequence_of(rule: Rule) -> Rule:
 NULL = Rule("null", lambda v: v is None)
 BOOLEAN = Rule("true or false", lambda v: isinstance(v, bool))
 TEXT = Rule("text", lambda v: isinstance(v, str) and bool(v))
+FIGURE = Rule(
+    "the name of a figure, such as accuracy/val or loss/val; the test set is read once, at the end, and decides nothing",
+    lambda v: TEXT.check(v) and not is_of_test(v),
+)
 PATH = Rule(
     "text, a path; ~ or ~name at its start is a user's home",
     lambda v: TEXT.check(v) and not os.path.expanduser(v).startswith("~"),
@@ -59,6 +65,10 @@ RULES = {
     "num_threads": integer(1, 1024) | NULL,
     "ckpt_path": TEXT | NULL,
     "total_steps": NULL,
+    "select.metric": FIGURE,
+    "select.mode": one_of("max", "min"),
+    "tags": Rule("a list of text, such as [baseline,second try]", sequence_of(TEXT).check),
+    "note": TEXT | NULL,
     "evaluate_each_epoch": sequence_of(one_of("val", "test")),
     "flip_average": BOOLEAN,
     "regularization.l1": NOT_NEGATIVE,
@@ -94,6 +104,7 @@ RULES = {
     "optimizer.fused": BOOLEAN | NULL,
     "callbacks.ema.decay": FRACTION,
     "scheduler.interval": one_of("step", "epoch"),
+    "scheduler.monitor": FIGURE | NULL,
     "scheduler.step_size": integer(1),
     "scheduler.gamma": POSITIVE,
     "scheduler.factor": POSITIVE,

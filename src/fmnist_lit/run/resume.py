@@ -19,8 +19,10 @@ from fmnist_lit.run.files import read_json, read_yaml, write_text
 MAY_CHANGE = {
     *("ckpt_path", "run_dir", "sweep.fail_fast", "total_steps", "num_threads", "data.data_dir", "data.source"),
     *("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.accelerator"),
-    *("trainer.checkpoint_every_n_steps", "trainer.steps_per_batch"),
+    *("trainer.checkpoint_every_n_steps", "trainer.steps_per_batch", "tags", "note"),
 }
+# Keys that a run of an earlier version does not have, and what it was without them
+ADDED = {"select.metric": "accuracy/val", "select.mode": "max", "scheduler.monitor": None}
 LIMITS = ("trainer.max_epochs", "trainer.max_steps")
 GROUPS_THAT_MAY_CHANGE = ("logger", "callbacks")
 
@@ -137,7 +139,7 @@ def require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], source: str
         group = key.split(".")[0]
         if key in MAY_CHANGE or (group in GROUPS_THAT_MAY_CHANGE and not key.startswith("callbacks.ema")):
             continue
-        old, new = before.get(key, "nothing"), after.get(key, "nothing")
+        old, new = before.get(key, ADDED.get(key, "nothing")), after.get(key, "nothing")
         if old != new:
             raise ConfigError(f"{key}={new}: the run in {source} has {old}; resuming keeps it, or start a new run")
     laid_out = "total_steps" in str(now.get("scheduler"))
