@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from fmnist_lit.config.criterion import DEFAULT
 from fmnist_lit.run.answers import pack, write_answers
 from fmnist_lit.sweep.__main__ import main
 from fmnist_lit.sweep.summary import Summary, summarize
@@ -635,10 +636,10 @@ def test_hostile_names_can_be_drawn(sweep):
     for seed in (0, 1):
         for note in ("$\\foo{$", "漢字 \\n $x$", "x" * 500):
             sweep.add(
-                f"+note='{note}'", f"seed={seed}", f"+a/../b={seed}", val=0.8, seed=seed, name=f"{hash(note)}{seed}"
+                f"+remark='{note}'", f"seed={seed}", f"+a/../b={seed}", val=0.8, seed=seed, name=f"{hash(note)}{seed}"
             )
     sweep.summarize(charts=True)
-    assert {path.name for path in sweep.folder.glob("plots/*")} >= {"bars_note.png", "curves.png"}
+    assert {path.name for path in sweep.folder.glob("plots/*")} >= {"bars_remark.png", "curves.png"}
 
 
 def test_seeds_alone_and_a_random_search_have_charts(tmp_path):
@@ -695,7 +696,7 @@ def test_failures_do_not_press_good_accuracies_into_a_line(shares, scale, ticks)
     _, ax = charts.figure_and_axes(4)
     if shares:
         ax.plot(range(len(shares)), shares)
-    charts.scale_accuracies(ax, free=0.1)
+    charts.scale_levels(ax, DEFAULT, free=0.1)
     assert ax.get_yscale() == scale
     assert set(ax.get_yticks()) >= ticks
     low, *places, high = ax.yaxis.get_transform().transform([ax.get_ylim()[0], *shares, ax.get_ylim()[1]])

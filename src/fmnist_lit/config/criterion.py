@@ -46,12 +46,12 @@ class Criterion:
     def of(cls, node: Any) -> "Criterion":
         """As a ``select`` node says; the default where there is none, as before there were others."""
         metric, mode = (node.get(key) if isinstance(node, Mapping) else None for key in ("metric", "mode"))
-        return cls(metric, mode) if isinstance(metric, str) and mode in ("max", "min") else cls()
+        return cls(metric, mode) if isinstance(metric, str) and mode in ("max", "min") else DEFAULT
 
     @property
     def is_default(self) -> bool:
         """Whether it is what is chosen by where nobody says anything."""
-        return self == Criterion()
+        return self == DEFAULT
 
     @property
     def is_share(self) -> bool:
@@ -101,6 +101,9 @@ class Criterion:
         return f"{value:.4f}" if std is None else f"{value:.4f} ± {std:.4f}"
 
 
+DEFAULT = Criterion()
+
+
 def watched_by_plateau(cfg: DictConfig) -> tuple[str, str]:
     """The metric that ``ReduceLROnPlateau`` follows, and its mode.
 
@@ -143,7 +146,7 @@ def require_figure(cfg: DictConfig, key: str, metric: str) -> None:
     """
     told = f"{key} {metric}" if " " in key else f"{key}={metric}"
     if is_of_test(metric):
-        raise ConfigError(f"{told}: the test set is read once, at the end, and decides nothing")
+        raise ConfigError(f"{told}: the test set is read once, at the end, and decides nothing before")
     kind, _, split = metric.partition("/")
     name = split.removesuffix(FLIP_AVERAGE)
     if kind in KINDS and name == "val" and not (cfg.data.val_size and "val" in cfg.evaluate_each_epoch):

@@ -48,7 +48,7 @@ NULL = Rule("null", lambda v: v is None)
 BOOLEAN = Rule("true or false", lambda v: isinstance(v, bool))
 TEXT = Rule("text", lambda v: isinstance(v, str) and bool(v))
 FIGURE = Rule(
-    "the name of a figure, such as accuracy/val or loss/val; the test set is read once, at the end, and decides nothing",
+    "the name of a figure, such as accuracy/val or loss/val; never of the test set, which is read once, at the end",
     lambda v: TEXT.check(v) and not is_of_test(v),
 )
 PATH = Rule(

@@ -20,7 +20,9 @@ def log_hyperparameters(
     choices: Mapping[str, Any] = {}
     varied: list[str] = []
     if HydraConfig.initialized():
-        choices = HydraConfig.get().runtime.choices
+        given = {key_of(line): line.partition("=")[2] for line in HydraConfig.get().overrides.task}
+        lists = {group: given[group] for group in ("callbacks", "logger") if group in given}
+        choices = {**lists, **HydraConfig.get().runtime.choices}  # of a list of options, Hydra remembers none
         varied = varied_in_job(HydraConfig.get())
     row: dict[str, Any] = {
         group: choices[group] for group in ("model", "loss", "optimizer", "scheduler") if group in choices
@@ -29,10 +31,10 @@ def log_hyperparameters(
         row |= {f"{group}.{key}": value for key, value in cfg[group].items() if not key.startswith("_")}
     for key in ("data.batch_size", "data.normalize", "regularization.l1", "trainer.max_epochs", "seed", *varied):
         row[key] = choices[key] if key in choices else OmegaConf.select(cfg, key)
-    if partial:
-        row["partial"] = partial
+    row |= {"tags": ", ".join(cfg.tags), "note": cfg.note, "partial": partial}
+    row = {key: value for key, value in row.items() if value or key not in ("tags", "note", "partial")}
     plain = {key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in row.items()}
-    accuracies = {tag: metrics[tag] for tag in ("accuracy/val", "accuracy/test") if tag in metrics}
+    accuracies = {tag: metrics[tag] for tag in ("accuracy/val", "accuracy/test", cfg.select.metric) if tag in metrics}
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(plain, accuracies, varied=varied)

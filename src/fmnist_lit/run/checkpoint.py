@@ -254,8 +254,8 @@ def is_evaluated(module: Classifier) -> bool:
 def take_figure(trainer: Trainer, module: Classifier, metric: str) -> None:
     """Add what a callback has logged in an epoch to the epoch's figures; all ranks take the value of the first."""
     if metric not in module.figures and is_evaluated(module):
-        value = trainer.callback_metrics.get(metric)
-        value = trainer.strategy.broadcast(None if value is None else float(value))
+        logged = trainer.callback_metrics.get(metric)
+        value = trainer.strategy.broadcast(None if logged is None else float(logged))
         if value is not None:
             module.figures[metric] = value
 
