@@ -20,6 +20,7 @@ TOP_LEVEL_KEYS = {
     *("seed", "num_threads", "ckpt_path", "evaluate_each_epoch", "flip_average", "run_dir", "total_steps"),
     *("tags", "note"),
 }
+GLOBAL_GROUPS = ("experiment", "study", "local")  # whose files set keys of all groups
 # What other programs call our keys
 ALSO_CALLED = {
     **dict.fromkeys(("learning_rate", "learningrate", "max_lr"), ("optimizer.lr",)),
@@ -70,6 +71,8 @@ def check_value(key: str, path: tuple[str, ...], value: Any) -> None:
     known = key in RULES or path[1:] == ("_target_",) or any(rule.startswith(f"{key}.") for rule in RULES)
     item = path[-1].isdigit()  # of a list, which its own rule judges
     unread = path[0] in CLOSED_GROUPS and not (known or item)
+    if path[0] in GLOBAL_GROUPS:
+        raise ConfigError(f"{key}: no such key; the first line of a file in {path[0]}/ must be # @package _global_")
     if path[0] not in TOP_LEVEL_KEYS or unread:
         raise ConfigError(unknown_key(key))
     if value == "???":

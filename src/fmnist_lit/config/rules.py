@@ -48,7 +48,7 @@ NULL = Rule("null", lambda v: v is None)
 BOOLEAN = Rule("true or false", lambda v: isinstance(v, bool))
 TEXT = Rule("text", lambda v: isinstance(v, str) and bool(v))
 FIGURE = Rule(
-    "the name of a figure, such as accuracy/val or loss/val; never of the test set, which is read once, at the end",
+    "a figure such as accuracy/val or loss/val, but not of the test set, which is read once, at the end",
     lambda v: TEXT.check(v) and not is_of_test(v),
 )
 PATH = Rule(
@@ -67,7 +67,7 @@ RULES = {
     "total_steps": NULL,
     "select.metric": FIGURE,
     "select.mode": one_of("max", "min"),
-    "tags": Rule("a list of text, such as [baseline,second try]", sequence_of(TEXT).check),
+    "tags": Rule("a list of text, such as [baseline,'2nd']", sequence_of(TEXT).check),
     "note": TEXT | NULL,
     "evaluate_each_epoch": sequence_of(one_of("val", "test")),
     "flip_average": BOOLEAN,

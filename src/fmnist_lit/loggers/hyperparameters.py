@@ -9,7 +9,7 @@ from hydra.types import RunMode
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
-from fmnist_lit.config.overrides import key_of
+from fmnist_lit.config.overrides import LIST_GROUPS, key_of
 from fmnist_lit.loggers.tensorboard import TensorBoardLogger
 
 
@@ -17,12 +17,12 @@ def log_hyperparameters(
     cfg: DictConfig, loggers: Iterable[Logger], metrics: Mapping[str, float], partial: str | None = None
 ) -> None:
     """One row in TensorBoard's HParams tab: the choices and numbers people vary, beside the accuracies."""
-    choices: Mapping[str, Any] = {}
+    choices: dict[str, Any] = {}
     varied: list[str] = []
     if HydraConfig.initialized():
         given = {key_of(line): line.partition("=")[2] for line in HydraConfig.get().overrides.task}
-        lists = {group: given[group] for group in ("callbacks", "logger") if group in given}
-        choices = {**lists, **HydraConfig.get().runtime.choices}  # of a list of options, Hydra remembers none
+        choices = {group: given[group] for group in LIST_GROUPS if group in given}  # Hydra does not remember lists
+        choices.update(HydraConfig.get().runtime.choices)
         varied = varied_in_job(HydraConfig.get())
     row: dict[str, Any] = {
         group: choices[group] for group in ("model", "loss", "optimizer", "scheduler") if group in choices

@@ -192,6 +192,8 @@ class RunCheckpoint(Checkpoint):
             self.plateau_is_due = False
             for schedule in trainer.lr_scheduler_configs:
                 if schedule.reduce_on_plateau and schedule.interval == "epoch":
+                    if module.monitor not in module.figures:
+                        raise ConfigError(was_not_logged(f"scheduler=plateau follows {module.monitor}", module.figures))
                     module.lr_scheduler_step(schedule.scheduler, torch.tensor(module.figures[module.monitor]))
         if self.generators is not None:
             restore_generators(self.generators)

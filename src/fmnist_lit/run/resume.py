@@ -113,6 +113,8 @@ def own_data(run_dir: Path, checkpoint: Path, data: DictConfig, given: Collectio
         try:
             had = load_checkpoint(checkpoint)["hyper_parameters"]
             folder = as_the_run_had(had["data"]["data_dir"], run_dir)
+            if not folder.is_dir() and Path(data.data_dir).is_dir():  # it comes from another machine
+                folder = Path(data.data_dir)
         except (CheckpointError, LookupError, TypeError):  # which is said when the run goes on
             return []
         if data.source == "auto" and not {"data", "data.source"} & set(given) and had.get("dataset") in DATASETS:

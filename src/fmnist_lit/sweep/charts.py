@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import FuncNorm
+from matplotlib.colors import FuncNorm, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
@@ -38,6 +38,7 @@ RING: dict[str, Any] = {
 }
 ERROR_TICKS = (0, 10, 20, 30, 40, 50, 60, 70, 75, 80, 83, 86, 88, 90, 92, 94, 95, 96, 97, 98, 99, 99.5, 99.9)
 FAR_APART = 25  # percentage points; accuracies that lie further apart are drawn by the logarithm of their error
+FAR_TIMES = 25  # how many times the lowest the highest of other figures is, for them to be drawn by their logarithm
 MOST_LINES, MOST_CELLS, MOST_BARS, LONGEST_LABEL = len(COLOURS), 14, 20, 42
 
 
@@ -93,12 +94,17 @@ def heat_map(table: SweepTable, x: str, y: str) -> Chart:
     criterion = table.criterion
     levels = np.array([[level(group) for group in row] for row in grid])
     low, high = float(np.nanmin(levels)), float(np.nanmax(levels))
-    norm = FuncNorm(BY_ERROR, low, high) if criterion.is_share and high - low > FAR_APART else None
+    norm: Normalize | None = FuncNorm(BY_ERROR, low, high) if is_by_error(criterion, low, high) else None
+    if is_by_magnitude(criterion, low, high):
+        norm = LogNorm(low, high)
     cmap = "viridis" if criterion.mode == "max" else "viridis_r"  # the best is bright
     image = ax.imshow(levels, norm=norm, origin="lower", aspect="auto", cmap=cmap)
     label = "accuracy (%)" if criterion.is_share else criterion.words
-    bar = fig.colorbar(image, ax=ax, label=label, ticks=ticks_by_error(low, high) if norm else None)
+    ticks = ticks_by_error(low, high) if isinstance(norm, FuncNorm) else None
+    bar = fig.colorbar(image, ax=ax, label=label, ticks=ticks)
     bar.ax.yaxis.set_minor_locator(NullLocator())
+    if isinstance(norm, LogNorm):
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: show_value(float(value))))
     shades = np.asarray(image.norm(levels), dtype=float)
     shades = shades if criterion.mode == "max" else 1 - shades
     for i, j in itertools.product(range(len(rows)), range(len(columns))):
@@ -349,7 +355,10 @@ def scale_levels(ax: Axes, criterion: Criterion, free: float = 0.0) -> None:
         free: the fraction of the height to leave empty below them.
     """
     low, high = ax.dataLim.intervaly if ax.has_data() else (0, 0)
-    by_error = criterion.is_share and high - low > FAR_APART
+    by_error = is_by_error(criterion, low, high)
+    if is_by_magnitude(criterion, low, high):
+        ax.set_yscale("log")
+        ax.yaxis.set_minor_locator(NullLocator())
     if by_error:
         ax.set_yscale("function", functions=BY_ERROR)
         ax.yaxis.set_minor_locator(NullLocator())
@@ -365,6 +374,16 @@ def scale_levels(ax: Axes, criterion: Criterion, free: float = 0.0) -> None:
     ax.yaxis.set_major_locator(FixedLocator(kept))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: show_value(float(value))))
     ax.set_ylabel(axis_label(criterion) + ("\nlog scale of the error" if by_error else ""))
+
+
+def is_by_error(criterion: Criterion, low: float, high: float) -> bool:
+    """Whether figures between these are drawn by the logarithm of their error."""
+    return criterion.is_share and high - low > FAR_APART
+
+
+def is_by_magnitude(criterion: Criterion, low: float, high: float) -> bool:
+    """Whether figures between these, such as losses, are drawn by their own logarithm."""
+    return not criterion.is_share and 0 < low < high / FAR_TIMES
 
 
 def ticks_by_error(low: float, high: float) -> list[float]:

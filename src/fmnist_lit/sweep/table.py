@@ -14,6 +14,7 @@ from fmnist_lit.sweep.jobs import STATUSES, Job, read_job, why_not_ranked
 from fmnist_lit.sweep.plan import read_plan, run_folders
 from fmnist_lit.sweep.values import LABELS, SEED, distinct, identity, is_number
 
+
 class NotASweepError(ValueError):
     """A folder that holds no sweep; the message is for people."""
 
