@@ -43,8 +43,10 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 
 
 def require_one_option(word: str, override: Override) -> None:
-    """Refuse a list of options where they would overwrite each other."""
+    """Refuse several options where they would overwrite each other, and several tags that are no list."""
     group, value = override.key_or_group, override.value()
+    if group == "tags" and override.is_sweep_override():
+        raise ConfigError(f"{word}: must be a list, as in tags=[baseline,first]")
     choices = value.list if isinstance(value, ChoiceSweep) else [value]
     if group in GROUPS and group not in LIST_GROUPS and any(isinstance(choice, list) for choice in choices):
         raise ConfigError(f"{word}: must be one option; lists are for {' and '.join(LIST_GROUPS)}")
