@@ -17,6 +17,11 @@ SPOILING = ("optimizer=adam", "trainer.max_epochs=4", "scheduler=exponential", "
 BY_LOSS = ("select.metric=loss/val", "select.mode=min")
 
 
+def as_text(value: float) -> str:
+    """A configuration may not hold a number that is none."""
+    return "'nan'" if math.isnan(value) else str(value)
+
+
 @pytest.fixture
 def with_metric(configure, monkeypatch) -> Callable[..., DictConfig]:
     """The configuration of a run in which a callback of somebody's own logs ``f1/val``: these values by epoch."""
@@ -24,7 +29,7 @@ def with_metric(configure, monkeypatch) -> Callable[..., DictConfig]:
     monkeypatch.setattr(trust, "TRUSTED_TARGETS", re.compile(pattern, re.VERBOSE))
 
     def compose(values: Sequence[float], *overrides: str, run_dir: str = "run") -> DictConfig:
-        callback = f"+callbacks.own={{_target_:own_metric.OwnMetric,values:[{','.join(map(str, values))}]}}"
+        callback = f"+callbacks.own={{_target_:own_metric.OwnMetric,values:[{','.join(map(as_text, values))}]}}"
         epochs = f"trainer.max_epochs={len(values)}"
         return configure(*RUN, callback, epochs, "select.metric=f1/val", *overrides, run_dir=run_dir)
 
