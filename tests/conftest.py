@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import logging
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -164,3 +165,9 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         run_job(hydra.compose("config", [*SMALL, *QUIET, f"run_dir='{folder}'", *overrides]))
     return folder
+
+
+@pytest.fixture
+def copied(trained_run: Path, tmp_path: Path) -> Path:
+    """A copy of the run to write beside."""
+    return shutil.copytree(trained_run, tmp_path / "copy")

@@ -14,7 +14,8 @@ import fmnist_lit.train
 from fmnist_lit.data.images import load_images
 from fmnist_lit.metrics import BufferedMetric, EpochProgress
 
-for images in load_images("synthetic", "data", 0)[1:]:
+data = load_images("synthetic", "data", 0)
+for images in (data.train, data.test):
     images[:]
 torch.optim.SGD([torch.zeros(1, requires_grad=True)]).zero_grad()
 

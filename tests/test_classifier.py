@@ -337,7 +337,7 @@ def test_tutorial_ends_in_the_bits_of_a_plain_loop(configure, tmp_path, steps_pe
     sizes = ("data.train_size=null", "data.test_size=100", f"trainer.steps_per_batch={steps_per_batch}")
     cfg = configure(*TUTORIAL, *sizes, "trainer.max_steps=200")
     train(cfg)
-    _, drawn, _ = load_images("synthetic", cfg.data.data_dir, 0)
+    drawn = load_images("synthetic", cfg.data.data_dir, 0).train
     plain = plain_loop(Drawn(drawn.pixels[:, 0], drawn.labels), steps=200)
     assert same_bits(weights(tmp_path / "run"), plain)
 

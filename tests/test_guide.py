@@ -10,17 +10,15 @@ from pathlib import Path
 
 import pytest
 from conftest import SMALL
+from documents import FENCE, FORMULA, GUIDE, LINK, PAGES, ROOT, WRITTEN, anchors, read, without_code
 from hydra._internal.utils import get_args_parser
+from markdown_it import MarkdownIt  # which rich brings
 
 from fmnist_lit.command_line.prepare import CONF, check_sources, prepare
 from fmnist_lit.config import overrides
+from fmnist_lit.config.trust import split_trust, trusting
 
-ROOT = Path(__file__).parents[1]
-PAGES = [*sorted(ROOT.glob("README*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
-GUIDE = [page for page in PAGES if page.parent.name == "guide"]
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELLS = ("", "sh", "bash", "shell", "console")
-LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 PLACEHOLDER = re.compile(r"\b(FOLDER|DIR|RUN\w*|NAME|IMAGE\w*)\b|…")
 # What GitHub's Markdown takes for its own before MathJax sees it: escapes, emphasis, tags, cells
 EATEN = re.compile(r"\\[\\,;:!{}_%#&*]|[^\w\s\\]_|\*|<|\|")
@@ -30,7 +28,7 @@ def commands(program: str) -> dict[str, list[str]]:
     """Each `python PROGRAM…` in a fence of the documents, by itself and as the words after `python`."""
     found = {}
     for page in PAGES:
-        for language, body in FENCE.findall(page.read_text()):
+        for language, body in FENCE.findall(read(page)):
             for line in body.replace("\\\n", " ").splitlines() if language in SHELLS else ():
                 if match := re.search(rf"\bpython ({program}[^|;&>]*)", line):
                     found[match[1].strip()] = shlex.split(match[1], comments=True)
@@ -59,13 +57,12 @@ def script(monkeypatch):
 
 @pytest.fixture
 def configurations(tmp_path):
-    """A folder with the YAML files that the documents say to write."""
+    """A folder with the YAML files that the documents say to write, beside other files that they do."""
     for page in PAGES:
-        text = page.read_text()
-        for match in re.finditer(r"`conf/(\S+\.yaml)`[:：]?\n\n```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-            file = tmp_path / "conf" / match[1]
+        for name, content in WRITTEN.findall(read(page)):
+            file = tmp_path / name
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(match[2])
+            file.write_text(content, encoding="utf-8")
     return tmp_path / "conf"
 
 
@@ -78,15 +75,15 @@ def test_the_documents_have_commands():
 def test_every_command_would_run(command, configurations, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(overrides, "CHECK_ALL", 1)  # each value of each key once, not each combination
-    words = [word for word in RUNS[command] if not PLACEHOLDER.search(word)]
-    args = get_args_parser().parse_intermixed_args([f"--config-dir={configurations}", *words])
+    packages, words = split_trust([word for word in RUNS[command] if not PLACEHOLDER.search(word)])
+    args = get_args_parser().parse_intermixed_args([f"--config-dir={configurations}", *words])  # the last one counts
     check_sources(args)
-    with contextlib.ExitStack() as locks:
+    with trusting(packages), contextlib.ExitStack() as locks:
         prepare(args, locks)
 
 
 def test_every_study_that_is_named_exists():
-    named = {match[1] for page in PAGES for match in re.finditer(r"\bstudy=([a-z]\w*)", page.read_text())}
+    named = {match[1] for page in PAGES for match in re.finditer(r"\bstudy=([a-z]\w*)", read(page))}
     assert named
     assert named <= STUDIES
 
@@ -126,16 +123,10 @@ def test_runs_of_the_guide_train(command, launch_here, capsys):
     assert "test accuracy" in capsys.readouterr().out
 
 
-def anchors(page: Path) -> set[str]:
-    """The anchors that GitHub gives to the headings of a page."""
-    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_and_images_lead_somewhere(page):
     dead = []
-    for link in LINK.findall(FENCE.sub("", page.read_text())):
+    for link in LINK.findall(FENCE.sub("", read(page))):
         if not re.match(r"https?://", link):
             path, _, anchor = link.partition("#")
             target = page.parent / path if path else page
@@ -146,15 +137,23 @@ def test_links_and_images_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", GUIDE, ids=lambda page: page.stem)
 def test_formulas_survive_githubs_markdown(page):
-    text = re.sub(r"`[^`\n]*`", "", FENCE.sub("", page.read_text()))
-    displayed = re.findall(r"\$\$(.*?)\$\$", text, re.DOTALL)
-    inline = re.findall(r"(?<!\$)\$([^$\n]+)\$", re.sub(r"\$\$.*?\$\$", "", text, flags=re.DOTALL))
-    assert [formula for formula in displayed + inline if EATEN.search(formula)] == []
-    assert re.sub(r"\$[^$\n]+\$", "", re.sub(r"\$\$.*?\$\$", "", text, flags=re.DOTALL)).count("$") == 0
+    text = without_code(read(page))
+    assert [formula for formula in FORMULA.findall(text) if EATEN.search(formula)] == []
+    assert FORMULA.sub("", text).count("$") == 0
+    # a formula begins only after white space, and ends before no letter, of whatever script
+    assert re.findall(r".*\S\0.*|.*\0\w.*", FORMULA.sub("\0", text)) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_asterisk_of_bold_print_is_left(page):
+    # beside Chinese letters and punctuation, which have no spaces, asterisks may stand for themselves
+    inline = [token for token in MarkdownIt().enable("table").parse(read(page)) if token.type == "inline"]
+    texts = [part.content for token in inline for part in token.children if part.type == "text"]
+    assert [text for text in texts if "**" in text] == []
 
 
 def test_the_script_makes_each_picture_and_figure_of_the_guide_and_no_other(script):
-    text = "".join(page.read_text() for page in GUIDE)
+    text = "".join(read(page) for page in GUIDE)
     shown = {Path(link).stem for link in LINK.findall(text) if link.startswith("images/")}
     assert shown == set(script.FIGURES) == {image.stem for image in (ROOT / "docs/guide/images").glob("*.png")}
     measured = script.MARKERS.findall(text)
@@ -166,17 +165,84 @@ def test_the_script_makes_each_picture_and_figure_of_the_guide_and_no_other(scri
 @pytest.mark.parametrize("page", GUIDE, ids=lambda page: page.stem)
 def test_no_measured_text_within_a_line_begins_the_line(page):
     # a comment there begins a block of HTML, in which Markdown is not read
-    assert re.findall(r"^\s*<!-- measured: \w+ -->.+", page.read_text(), re.MULTILINE) == []
+    assert re.findall(r"^\s*<!-- measured: \w+ -->.+", read(page), re.MULTILINE) == []
 
 
-def test_a_measured_text_is_replaced_where_it_stands(script, monkeypatch):
-    monkeypatch.setattr(script, "TEXTS", {"inline": lambda: "3 %", "block": lambda: "| a |"})
+def test_a_measured_text_is_replaced_where_it_stands(script):
+    texts = {"inline": "3 %", "block": "| a |"}
     page = "It is <!-- measured: inline -->old<!-- end -->.\n\n<!-- measured: block -->\n<!-- end -->\n"
-    page = script.fill(page, ["inline", "block"])
+    page = script.fill(page, texts)
     assert (
         page == "It is <!-- measured: inline -->3 %<!-- end -->.\n\n<!-- measured: block -->\n\n| a |\n\n<!-- end -->\n"
     )
-    assert script.fill(page, ["inline", "block"]) == page
+    assert script.fill(page, texts) == page
+
+
+def test_a_measured_text_is_written_in_the_language_of_each_page(script, monkeypatch, tmp_path):
+    contents = importlib.import_module("contents")
+    monkeypatch.setattr(script, "TEXTS", {})
+    monkeypatch.setattr(contents, "TEXTS", script.TEXTS)
+    monkeypatch.setattr(script, "GUIDE", tmp_path)
+    monkeypatch.setattr(script, "MEASURED", tmp_path / "measured.json")
+    contents.text(lambda: {"mse": 3})(best_of_three)
+    script.MEASURED.write_text('{"another": 1}')
+    for name in ("page.md", "page.zh-CN.md"):
+        (tmp_path / name).write_text("<!-- measured: best_of_three -->\n<!-- end -->\n", encoding="utf-8")
+    script.write("best_of_three")
+    pages = [(tmp_path / name).read_text(encoding="utf-8") for name in ("page.md", "page.zh-CN.md")]
+    assert pages == [
+        f"<!-- measured: best_of_three -->\n\n| `loss` | {head} |\n| --- | ---: |\n| mse | 3 % |\n\n<!-- end -->\n"
+        for head in ("test", "测试")
+    ]
+    assert json.loads(script.MEASURED.read_text()) == {"another": 1, "best_of_three": {"mse": 3}}
+
+
+def best_of_three(measured):
+    contents = importlib.import_module("contents")
+    return contents.markdown_table(["`loss`", contents.TEST], [["mse", f"{measured['mse']} %"]])
+
+
+@pytest.mark.parametrize("page", GUIDE, ids=lambda page: page.stem)
+def test_every_measured_text_is_what_was_measured(script, page):
+    stale = [
+        name
+        for _, name, words, _ in script.MARKERS.findall(read(page))
+        if words.strip() != script.words_of(name, page).strip()
+    ]
+    assert stale == []
+
+
+BEST_OF = {  # texts of which the best row is the best configuration of a study
+    **{f"{name}_best": name for name in ("losses", "optimizers", "momentum", "schedulers")},
+    "batch_size_best": "lr_batch_size",
+    "sgd_lr_best": "sgd_lr",
+    "l1_penalty_table": "l1_penalty",
+    "weight_decay_table": "weight_decay",
+    "overfitting_table": "overfitting",
+}
+
+
+@pytest.mark.parametrize("text", [*BEST_OF, "seeds_spread"])
+def test_what_was_measured_is_in_the_results_file_of_its_study(script, text):
+    measured = json.loads(script.MEASURED.read_text(encoding="utf-8"))[text]
+    runs = json.loads(read(ROOT / "docs" / "results" / f"{BEST_OF.get(text, 'seeds')}.json"))["runs"]
+    if text == "seeds_spread":
+        spreads = [statistics.stdev(run[f"{split}_accuracy"] for run in runs) for split in ("val", "test")]
+        assert [measured["val"], measured["test"], measured["seeds"]] == pytest.approx([*spreads, len(runs)])
+        return
+    (run,) = runs
+    match text:
+        case "weight_decay_table":
+            values = [val / 100 for *_, val in measured]
+        case "overfitting_table":
+            values = [val for row in measured for val in row["val_accuracy"]]
+        case _:
+            values = [row["val"] for row in measured]
+            tests = {row["test"] for row in measured if "test" in row and row["val"] == max(values)}
+            assert not tests or any(test == pytest.approx(run["test_accuracy"]) for test in tests)
+    assert any(value == pytest.approx(run["val_accuracy"], abs=1e-9) for value in values)
+    if text != "overfitting_table":  # which also has the figures of epochs that were not the best
+        assert max(values) == pytest.approx(run["val_accuracy"])
 
 
 def test_a_study_that_has_not_been_run_gives_no_picture(script, monkeypatch, tmp_path):
@@ -190,14 +256,3 @@ def test_a_picture_of_a_formula_needs_no_runs(script, monkeypatch, tmp_path):
     monkeypatch.setattr(script, "GUIDE", tmp_path)
     script.draw("losses_shapes")
     assert (tmp_path / "images" / "losses_shapes.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_spread_over_seeds_is_that_of_its_results_file():
-    runs = json.loads((ROOT / "docs" / "results" / "seeds.json").read_text(encoding="utf-8"))["runs"]
-    spreads = [100 * statistics.stdev(run[f"{split}_accuracy"] for run in runs) for split in ("val", "test")]
-    page = (ROOT / "docs" / "guide" / "README.md").read_text(encoding="utf-8")
-    expected = (
-        f"{spreads[0]:.1f} points of validation and {spreads[1]:.1f} of test accuracy "
-        f"(standard deviation of {len(runs)} seeds)"
-    )
-    assert f"<!-- measured: seeds_spread -->{expected}<!-- end -->" in page

@@ -164,7 +164,7 @@ def test_muon_says_what_is_missing_where_torch_has_none(monkeypatch):
 
 
 def test_muon_says_that_it_needs_a_hidden_layer():
-    with pytest.raises(ValueError, match=r"needs a hidden layer; model\.hidden_sizes is empty"):
+    with pytest.raises(ValueError, match="needs a hidden layer"):
         MuonWithAdamW(MLP([]).named_parameters())
 
 

@@ -5,8 +5,8 @@ import pytest
 from photo_files import BAD, GARMENT, LOSSLESS, png
 
 import fmnist_lit
+from fmnist_lit.data.photos import KNOWN
 from fmnist_lit.predict import main
-from fmnist_lit.trained.photos import KNOWN
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_photos_that_are_all_good_exit_with_0(trained_run, tmp_path, capsys):
     assert {len(entry["top"]) for entry in entries} == {1}
 
 
-@pytest.mark.parametrize("options", [["--top", "0"], ["--top", "11"], ["--background", "grey"]])
+@pytest.mark.parametrize("options", [["--top", "0"], ["--top", "two"], ["--background", "grey"]])
 def test_bad_option_exits_with_2(trained_run, options):
     with pytest.raises(SystemExit) as ended:
         main([str(trained_run), "a.png", *options])

@@ -27,7 +27,7 @@ from fmnist_lit.config.trust import TRUSTED_TARGETS
 from fmnist_lit.data import FashionMNISTDataModule, fashion_mnist
 from fmnist_lit.data import datamodule as data
 from fmnist_lit.data.batches import epoch_order
-from fmnist_lit.data.images import Images
+from fmnist_lit.data.images import CLASSES, DataSet, Images
 from fmnist_lit.run.checkpoint import CheckpointError, load_checkpoint
 from fmnist_lit.run.resume import MAY_CHANGE, require_same
 
@@ -87,7 +87,7 @@ def datamodule(
         return Images(pixels, numbers)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "load_images", lambda *_: ("synthetic", images(num_images), images(40)))
+        patch.setattr(data, "load_images", lambda *_: DataSet("synthetic", CLASSES, images(num_images), images(40)))
         module = FashionMNISTDataModule(source="synthetic", **options)
         device = SimpleNamespace(root_device=torch.device("cpu"))
         module.trainer = SimpleNamespace(world_size=world_size, global_rank=rank, current_epoch=epoch, strategy=device)

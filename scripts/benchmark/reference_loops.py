@@ -61,11 +61,12 @@ class Setting:
 
     @property
     def dataset(self) -> str:
-        return load_images("auto", DATA_DIR, 0)[0]
+        return load_images("auto", DATA_DIR, 0).name
 
     def images(self, split: str) -> tuple[Tensor, Tensor]:
         """Pixels (N, 1, 28, 28) uint8 and labels (N,) int64 of ``train`` or ``test``."""
-        _, train, test = load_images("auto", DATA_DIR, 0)
+        data = load_images("auto", DATA_DIR, 0)
+        train, test = data.train, data.test
         images = train[: self.num_samples] if split == "train" else test
         return images.pixels, images.labels
 

@@ -1,15 +1,16 @@
 """docs/guide/batch_size_and_epochs.md: its pictures and its measured texts."""
 
 import os
+from typing import Any
 
 import matplotlib
 import numpy as np
 import torch
-from contents import figure, markdown_table, text
+from contents import Bilingual, figure, markdown_table, text
 from drawing import BLACK, BLUE, GREY, SKY, VERMILLION, canvas, cells, finish, frame, label_ends, log_ticks, note
 from hydra.utils import instantiate
 from matplotlib.figure import Figure
-from runs import accuracy, best_of, checkpoint, groups, line, metrics, real, study
+from runs import accuracy, best_of, checkpoint, groups, line, metrics, percent, real, study, table_of_best
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -140,20 +141,38 @@ def overfitting() -> Figure:
     )
 
 
-@text
-def batch_size_best() -> str:
-    return best_of("lr_batch_size", "data.batch_size", study("lr_batch_size").values("data.batch_size"), "{}")
+@text(lambda: best_of("lr_batch_size", "data.batch_size", study("lr_batch_size").values("data.batch_size")))
+def batch_size_best(rows: list[dict[str, Any]]) -> Bilingual:
+    return table_of_best("data.batch_size", "{}", rows)
 
 
-@text
-def overfitting_table() -> str:
+def lowest_losses() -> list[dict[str, Any]]:
+    """Of each number of training images: where the validation loss is lowest, and the figures there and at the end."""
     rows = []
     for group in sorted(study("overfitting").groups, key=lambda group: group.settings["data.train_size"]):
-        m = metrics(group.jobs[0])
+        m, size = metrics(group.jobs[0]), group.settings["data.train_size"]
         lowest = int(np.argmin(m["val_loss"]))
-        steps = -(-group.settings["data.train_size"] // group.jobs[0].value("data.batch_size")) * (lowest + 1)
-        rows.append([f"{group.settings['data.train_size']:,}", str(lowest + 1), f"{steps:,}"])
-        rows[-1] += [f"{m['val_loss'][at]:.2f}, {100 * m['val_accuracy'][at]:.1f} %" for at in (lowest, -1)]
-        rows[-1].append(f"{100 * m['train_accuracy'][-1]:.1f} %")
-    header = ["training images", "epoch of the lowest validation loss", "in steps", "validation there"]
-    return markdown_table([*header, "after 30 epochs", "training after 30"], rows)
+        steps = -(-size // group.jobs[0].value("data.batch_size")) * (lowest + 1)
+        ends = {name: [float(m[name][at]) for at in (lowest, -1)] for name in ("val_loss", "val_accuracy")}
+        rows.append({"images": size, "epoch": lowest + 1, "steps": steps, **ends})
+        rows[-1]["train_accuracy"] = float(m["train_accuracy"][-1])
+    return rows
+
+
+@text(lowest_losses)
+def overfitting_table(measured: list[dict[str, Any]]) -> Bilingual:
+    rows = []
+    for row in measured:
+        ends = zip(row["val_loss"], row["val_accuracy"], strict=True)
+        figures = [f"{loss:.2f}, {percent(accuracy)}" for loss, accuracy in ends]
+        rows.append([f"{row['images']:,}", str(row["epoch"]), f"{row['steps']:,}", *figures])
+        rows[-1].append(percent(row["train_accuracy"]))
+    header = (
+        Bilingual("training images", "训练图片数"),
+        Bilingual("epoch of the lowest validation loss", "验证损失最低的轮次"),
+        Bilingual("in steps", "折合步数"),
+        Bilingual("validation there", "该轮的验证结果"),
+        Bilingual("after 30 epochs", "30 轮后的验证结果"),
+        Bilingual("training after 30", "30 轮后的训练结果"),
+    )
+    return markdown_table(header, rows)

@@ -1,7 +1,7 @@
 """docs/guide/README.md: how much of a difference is luck."""
 
 import numpy as np
-from contents import figure, text
+from contents import Bilingual, figure, text
 from drawing import BLUE, VERMILLION, canvas, finish, note
 from matplotlib.figure import Figure
 from runs import real, study
@@ -24,8 +24,16 @@ def seeds() -> Figure:
     return finish(fig, "The same run with ten seeds: half a point is luck", real("seeds", "10 seeds"))
 
 
-@text
-def seeds_spread() -> str:
+def spread() -> dict[str, float]:
+    """The sample standard deviations of accuracies, fractions, over the seeds."""
     group = study("seeds").ranked[0]
-    points = [f"{100 * group.std(f'{split}_accuracy'):.1f}" for split in ("val", "test")]
-    return f"{points[0]} points of validation and {points[1]} of test accuracy (standard deviation of {group.n} seeds)"
+    return {"val": group.std("val_accuracy"), "test": group.std("test_accuracy"), "seeds": group.n}
+
+
+@text(spread)
+def seeds_spread(measured: dict[str, float]) -> Bilingual:
+    val, test = (f"{100 * measured[split]:.1f}" for split in ("val", "test"))
+    return Bilingual(
+        f"{val} points of validation and {test} of test accuracy (standard deviation of {measured['seeds']} seeds)",
+        f"验证准确率 {val} 个百分点、测试准确率 {test} 个百分点（{measured['seeds']} 个种子的标准差）",
+    )

@@ -1,13 +1,15 @@
 """docs/guide/learning_rate_and_schedules.md: its pictures and its measured texts."""
 
+from typing import Any
+
 import numpy as np
 import torch
-from contents import figure, text
+from contents import Bilingual, figure, text
 from drawing import BLACK, BLUE, SKY, VERMILLION, canvas, cells, finish, frame, log_ticks, note
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from matplotlib.figure import Figure
-from runs import accuracy, best_of, groups, held_out, metrics, real, study, trained
+from runs import accuracy, best_of, groups, held_out, metrics, percent, real, study, table_of_best, trained
 from torch import nn
 
 from fmnist_lit.command_line.prepare import CONF
@@ -142,13 +144,21 @@ def schedules_outcome() -> Figure:
     )
 
 
-@text
-def sgd_lr_best() -> str:
-    slow, best = groups("sgd_lr", optimizer_lr=0.001)[0], study("sgd_lr").ranked[0]
-    ends = [f"{accuracy(group):.1f} % with {show_value(group.settings['optimizer.lr'])}" for group in (slow, best)]
-    return f"three epochs of plain SGD end at {ends[0]}, and at {ends[1]}."
+def slow_and_best() -> list[dict[str, float]]:
+    """The tutorial's learning rate, and the best."""
+    found = groups("sgd_lr", optimizer_lr=0.001)[0], study("sgd_lr").ranked[0]
+    return [{"lr": group.settings["optimizer.lr"], "val": accuracy(group) / 100} for group in found]
 
 
-@text
-def schedulers_best() -> str:
-    return best_of("schedulers", "scheduler", SCHEDULES, "`{}`")
+@text(slow_and_best)
+def sgd_lr_best(measured: list[dict[str, float]]) -> Bilingual:
+    (slow, low), (best, high) = ((show_value(row["lr"]), percent(row["val"])) for row in measured)
+    return Bilingual(
+        f"three epochs of plain SGD end at {low} with {slow}, and at {high} with {best}.",
+        f"用普通 SGD 训练三轮，验证准确率分别为 {low}（学习率 {slow}）和 {high}（学习率 {best}）。",
+    )
+
+
+@text(lambda: best_of("schedulers", "scheduler", SCHEDULES))
+def schedulers_best(rows: list[dict[str, Any]]) -> Bilingual:
+    return table_of_best("scheduler", "`{}`", rows)

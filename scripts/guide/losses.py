@@ -1,9 +1,11 @@
 """docs/guide/losses.md: its pictures and its measured texts."""
 
+from typing import Any
+
 import matplotlib
 import numpy as np
 import torch
-from contents import figure, markdown_table, text
+from contents import TEST, VALIDATION, Bilingual, figure, markdown_table, text
 from drawing import (
     BLACK,
     BLUE,
@@ -22,7 +24,20 @@ from drawing import (
 )
 from hydra.utils import instantiate
 from matplotlib.figure import Figure
-from runs import accuracy, all_weights, best_of, groups, held_out, line, real, shipped, study, validation_logits
+from runs import (
+    accuracy,
+    all_weights,
+    best_of,
+    groups,
+    held_out,
+    line,
+    percent,
+    real,
+    shipped,
+    study,
+    table_of_best,
+    validation_logits,
+)
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -36,6 +51,7 @@ LOSSES = {
     "mse": GREEN,
     "l1": VERMILLION,
 }
+CHINESE_CLASSES = ("T 恤", "裤子", "套头衫", "连衣裙", "外套", "凉鞋", "衬衫", "运动鞋", "包", "短靴")
 
 
 def losses_of_one_image(true_logit: Tensor) -> dict[str, Tensor]:
@@ -248,33 +264,55 @@ def l1_penalty() -> Figure:
     )
 
 
-@text
-def losses_best() -> str:
-    return best_of("losses", "loss", list(LOSSES), "`{}`")
+@text(lambda: best_of("losses", "loss", list(LOSSES)))
+def losses_best(rows: list[dict[str, Any]]) -> Bilingual:
+    return table_of_best("loss", "`{}`", rows)
 
 
-@text
-def nll_difference() -> str:
+def cross_entropy_less_nll() -> float:
+    """How far the two losses are apart on the logits of a trained network."""
     logits = validation_logits(groups("losses", loss="cross_entropy")[0].jobs[0])
     losses = [instantiate(shipped("loss", name))(logits, held_out()[1]) for name in ("cross_entropy", "nll")]
-    return f"{float((losses[0] - losses[1]).abs()):.0e}".replace("0e+00", "exactly 0")
+    return float((losses[0] - losses[1]).abs())
 
 
-@text
-def l1_lost_class() -> str:
+@text(cross_entropy_less_nll)
+def nll_difference(measured: float) -> Bilingual:
+    difference = f"{measured:.0e}"
+    return Bilingual(*(difference.replace("0e+00", exactly) for exactly in ("exactly 0", "0（完全相等）")))
+
+
+def class_that_l1_loses() -> dict[str, int]:
+    """The class of which the network that L1 trained finds the smallest share of its validation images."""
     labels = held_out()[1]
     answers = validation_logits(groups("losses", loss="l1")[0].jobs[0]).argmax(1)
     counts = [(int((answers[labels == i] == i).sum()), int((labels == i).sum())) for i in range(len(CLASSES))]
     worst = min(range(len(CLASSES)), key=lambda i: counts[i][0] / counts[i][1])
-    return f"{counts[worst][0]} of the {counts[worst][1]} {CLASSES[worst].lower()}s"
+    return {"class": worst, "found": counts[worst][0], "images": counts[worst][1]}
 
 
-@text
-def l1_penalty_table() -> str:
+@text(class_that_l1_loses)
+def l1_lost_class(measured: dict[str, int]) -> Bilingual:
+    worst, found, there_are = (measured[key] for key in ("class", "found", "images"))
+    return Bilingual(
+        f"{found} of the {there_are} {CLASSES[worst].lower()}s",
+        f"{CHINESE_CLASSES[worst]}图片只有 {found} 张（共 {there_are} 张）",
+    )
+
+
+def small_weights() -> list[dict[str, float]]:
+    """Of each factor of the penalty: the shares of weights that are small, and the accuracies, all fractions."""
     rows = []
     for group in sorted(study("l1_penalty").groups, key=lambda group: group.settings["regularization.l1"]):
         sizes = all_weights(group.jobs[0]).abs()
-        small = [f"{100 * float((sizes < limit).float().mean()):.1f} %" for limit in (1e-4, 1e-3)]
-        figures = [f"{accuracy(group, split):.1f} %" for split in ("val", "test")]
-        rows.append([show_value(group.settings["regularization.l1"]), *small, *figures])
-    return markdown_table(["`regularization.l1`", "weights below 1e-4", "below 1e-3", "validation", "test"], rows)
+        small = {f"below_{limit:.0e}": float((sizes < limit).float().mean()) for limit in (1e-4, 1e-3)}
+        figures = {split: accuracy(group, split) / 100 for split in ("val", "test")}
+        rows.append({"factor": group.settings["regularization.l1"], **small, **figures})
+    return rows
+
+
+@text(small_weights)
+def l1_penalty_table(measured: list[dict[str, float]]) -> Bilingual:
+    rows = [[show_value(row.pop("factor")), *map(percent, row.values())] for row in map(dict, measured)]
+    below = Bilingual("weights below 1e-4", "小于 1e-4 的权重"), Bilingual("below 1e-3", "小于 1e-3 的权重")
+    return markdown_table(["`regularization.l1`", *below, VALIDATION, TEST], rows)

@@ -4,14 +4,17 @@
 
 Runs the studies that the guide shows, each into outputs/guide/STUDY, where what is done already is not done again;
 then draws docs/guide/images/*.png and rewrites what stands between `<!-- measured: NAME -->` and `<!-- end -->` in the
-texts. `--only NAME …` makes those pictures and figures alone, `--no-runs` takes the studies as they are.
+texts of both languages. `--only NAME …` makes those pictures and figures alone, `--no-runs` takes the studies as they
+are.
 """
 
 import argparse
+import json
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
+from pathlib import Path
 
 import batch_size_and_epochs
 import introduction
@@ -26,6 +29,7 @@ from runs import ROOT, RUNS, NotRunError
 
 CHAPTERS = (introduction, losses, optimizers, learning_rate_and_schedules, batch_size_and_epochs)  # fill FIGURES, TEXTS
 GUIDE = ROOT / "docs" / "guide"
+MEASURED = GUIDE / "measured.json"
 MARKERS = re.compile(r"(<!-- measured: (\w+) -->)(.*?)(<!-- end -->)", re.DOTALL)
 STUDIES = (  # together about 40 minutes of one core
     *("seeds", "losses", "momentum", "sgd_lr", "weight_decay", "overfitting", "l1_penalty", "schedulers"),
@@ -53,17 +57,38 @@ def draw(name: str) -> None:
         FIGURES[name]().savefig(file, metadata={"Software": None})
 
 
-def fill(page: str, wanted: Sequence[str]) -> str:
-    """A page with its measured texts renewed."""
+def fill(page: str, texts: Mapping[str, str]) -> str:
+    """A page with these of its measured texts renewed."""
 
     def renew(match: re.Match[str]) -> str:
         opening, name, old, closing = match.groups()
-        if name not in wanted:
+        if name not in texts:
             return match[0]
-        new = TEXTS[name]()
+        new = texts[name]
         return opening + (f"\n\n{new}\n\n" if old.startswith("\n") else new) + closing
 
     return MARKERS.sub(renew, page)
+
+
+def write(name: str) -> None:
+    """Measure again what a text says, keep that beside the pages, and renew it in them, in the language of each."""
+    kept = {**json.loads(MEASURED.read_text(encoding="utf-8")), name: TEXTS[name].measure()}
+    content = json.dumps(dict(sorted(kept.items())), indent=1, ensure_ascii=False)
+    MEASURED.write_text(content + "\n", encoding="utf-8")
+    for page in GUIDE.glob("*.md"):
+        page.write_text(fill(page.read_text(encoding="utf-8"), {name: words_of(name, page)}), encoding="utf-8")
+
+
+def words_of(name: str, page: Path) -> str:
+    """A text for a page, in its language, from what is kept of the measurements."""
+    words = TEXTS[name].write(json.loads(MEASURED.read_text(encoding="utf-8"))[name])
+    return words.chinese if page.name.endswith(".zh-CN.md") else words.english
+
+
+def keep_results() -> None:
+    """What each study came to, for RESULTS.md and for the test that holds the pages to it."""
+    folders = [str((RUNS / name).relative_to(ROOT)) for name in STUDIES]
+    subprocess.run([sys.executable, "scripts/make_results.py", *folders], cwd=ROOT, check=True)
 
 
 def main() -> None:
@@ -78,15 +103,12 @@ def main() -> None:
     if not args.no_runs:
         for name in STUDIES:
             run(name)
+        keep_results()
     wanted = args.only or [*FIGURES, *TEXTS]
     torch.set_num_threads(1)  # the same bits on every machine
     for name in wanted:
         try:
-            if name in FIGURES:
-                draw(name)
-            else:
-                for page in GUIDE.glob("*.md"):
-                    page.write_text(fill(page.read_text(), [name]))
+            draw(name) if name in FIGURES else write(name)
         except NotRunError as reason:
             print(f"{name}: left as it is, {reason}")
 

@@ -1,8 +1,10 @@
 """docs/guide/optimizers.md: its pictures and its measured texts."""
 
+from typing import Any
+
 import numpy as np
 import torch
-from contents import figure, markdown_table, text
+from contents import VALIDATION, Bilingual, figure, markdown_table, text
 from drawing import (
     BLACK,
     BLUE,
@@ -22,7 +24,7 @@ from drawing import (
 from hydra.utils import instantiate
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
-from runs import all_weights, best_of, checkpoint, groups, line, metrics, real, shipped, study
+from runs import all_weights, best_of, checkpoint, groups, line, metrics, real, shipped, study, table_of_best
 from torch import Tensor, nn
 
 from fmnist_lit.sweep.values import show_value
@@ -240,20 +242,22 @@ def muon_directions() -> Figure:
     return finish(fig, title, what, real("optimizers"))
 
 
-@text
-def optimizers_best() -> str:
-    return best_of("optimizers", "optimizer", list(OPTIMIZERS), "`{}`")
+@text(lambda: best_of("optimizers", "optimizer", list(OPTIMIZERS)))
+def optimizers_best(rows: list[dict[str, Any]]) -> Bilingual:
+    return table_of_best("optimizer", "`{}`", rows)
 
 
-@text
-def momentum_best() -> str:
-    return best_of("momentum", "optimizer.momentum", study("momentum").values("optimizer.momentum"), "{}")
+@text(lambda: best_of("momentum", "optimizer.momentum", study("momentum").values("optimizer.momentum")))
+def momentum_best(rows: list[dict[str, Any]]) -> Bilingual:
+    return table_of_best("optimizer.momentum", "{}", rows)
 
 
-@text
-def weight_decay_table() -> str:
+@text(lambda: list(zip(*decayed(), strict=True)))
+def weight_decay_table(measured: list[list[float]]) -> Bilingual:
     rows = []
-    for decay, norm, train, val in zip(*decayed(), strict=True):
-        shares = [f"{train:.1f} %", f"{val:.1f} %", f"{train - val:.1f} points"]
-        rows.append([show_value(decay), f"{norm:.1f}", *shares])
-    return markdown_table(["`optimizer.weight_decay`", "norm of the weights", "training", "validation", "gap"], rows)
+    for decay, norm, train, val in measured:
+        gap = Bilingual(f"{train - val:.1f} points", f"{train - val:.1f} 个百分点")
+        rows.append([show_value(decay), f"{norm:.1f}", f"{train:.1f} %", f"{val:.1f} %", gap])
+    norms, training = Bilingual("norm of the weights", "权重的范数"), Bilingual("training", "训练")
+    gaps = Bilingual("gap", "差距")
+    return markdown_table(["`optimizer.weight_decay`", norms, training, VALIDATION, gaps], rows)

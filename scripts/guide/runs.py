@@ -5,10 +5,11 @@ import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from contents import markdown_table
+from contents import TEST, VALIDATION, Bilingual, markdown_table
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -117,11 +118,27 @@ def shipped(group: str, option: str) -> DictConfig:
         return compose("config", [f"{group}={option}"])[group]
 
 
-def best_of(name: str, key: str, options: Sequence[object], heading: str) -> str:
-    """A table of the best of each option, by validation accuracy."""
+def best_of(name: str, key: str, options: Sequence[object]) -> list[dict[str, Any]]:
+    """The best of each option by validation accuracy; accuracies are fractions."""
     rows = []
     for option in options:
         best = next(group for group in study(name).groups if group.settings[key] == option)
-        figures = [f"{accuracy(best, split):.1f} %" for split in ("val", "test")]
-        rows.append([heading.format(show_value(option)), show_value(best.settings["optimizer.lr"]), *figures])
-    return markdown_table([f"`{key}`", "best `optimizer.lr`", "validation", "test"], rows)
+        figures = {split: accuracy(best, split) / 100 for split in ("val", "test")}
+        rows.append({"option": option, "lr": best.settings["optimizer.lr"], **figures})
+    return rows
+
+
+def table_of_best(key: str, heading: str, rows: Sequence[dict[str, Any]]) -> Bilingual:
+    """A table of what ``best_of`` found."""
+    cells = [
+        [heading.format(show_value(row["option"])), show_value(row["lr"]), percent(row["val"]), percent(row["test"])]
+        for row in rows
+    ]
+    return markdown_table(
+        [f"`{key}`", Bilingual("best `optimizer.lr`", "最佳 `optimizer.lr`"), VALIDATION, TEST], cells
+    )
+
+
+def percent(fraction: float) -> str:
+    """A fraction as a page shows it."""
+    return f"{100 * fraction:.1f} %"

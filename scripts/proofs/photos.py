@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 import fmnist_lit
+from fmnist_lit.data.photos import PhotoWarning
 from fmnist_lit.trained.data import open_data
-from fmnist_lit.trained.photos import PhotoWarning
 
 
 def cut_out(shown: np.ndarray, garment: np.ndarray) -> Image.Image:

@@ -1,5 +1,6 @@
 """The parts of a run, built from its configuration: trainer, data, classifier."""
 
+import inspect
 import logging
 import math
 from collections.abc import Sequence
@@ -8,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint, GradientAccumulationScheduler, ModelSummary, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,11 +24,13 @@ from fmnist_lit.config import ConfigError
 from fmnist_lit.config.arguments import OWN_OPTIONS
 from fmnist_lit.config.criterion import watched_by_plateau
 from fmnist_lit.config.tree import plain, walk
-from fmnist_lit.config.trust import MOVED, require_trusted
+from fmnist_lit.config.trust import MOVED, require_own, require_trusted
 from fmnist_lit.data import FashionMNISTDataModule
 from fmnist_lit.data.batches import limited
+from fmnist_lit.errors import named_error
 from fmnist_lit.processes import ranks
 from fmnist_lit.run.checkpoint import CheckpointError, DurableCheckpointIO, load_checkpoint
+from fmnist_lit.run.initial_weights import load_initial_weights
 from fmnist_lit.run.resume import keep_configuration, require_same
 from fmnist_lit.run.stopping import StopConditions
 
@@ -47,9 +50,52 @@ def build(node: DictConfig, *left_out: str, **arguments: Any) -> Any:
     described = OmegaConf.create(resolved)
     for path, value in walk(described):
         require_trusted(path, value)
+        if path[-1] == "_target_":
+            require_own(value)
         if value in MOVED:
             OmegaConf.update(described, ".".join(path), MOVED[value])
     return instantiate(described, _convert_="all", **arguments)
+
+
+def build_model(node: DictConfig, num_classes: int) -> torch.nn.Module:
+    """The model that a node describes, from images (N, 1, 28, 28) to logits (N, num_classes).
+
+    It is told the number of classes where it takes ``num_classes`` and its keys do not say it.
+
+    Raises:
+        ConfigError: if it is something else, or its output has another shape.
+    """
+    require_trusted(("model", "_target_"), node._target_)
+    require_own(node._target_)
+    takes = inspect.signature(get_object(node._target_)).parameters
+    offered = {"num_classes": num_classes} if "num_classes" in takes and "num_classes" not in node else {}
+    model = build(node, **offered)
+    if not isinstance(model, torch.nn.Module):
+        raise ConfigError(f"model._target_={node._target_}: gives {type(model).__name__}, must give a torch.nn.Module")
+    return model
+
+
+@torch.no_grad()
+def require_logits(name: str, model: torch.nn.Module, num_classes: int) -> None:
+    """Refuse a model that does not take our images, or whose output is not a logit a class; nothing is drawn.
+
+    Raises:
+        ConfigError: naming what came out.
+    """
+    images = torch.zeros(2, 1, 28, 28)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            logits = model.eval()(images)
+    except Exception as error:  # anybody's code may raise anything
+        raise ConfigError(f"model._target_={name}: cannot take images (2, 1, 28, 28): {named_error(error)}") from error
+    finally:
+        model.train()
+    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if shape != (2, num_classes):
+        raise ConfigError(
+            f"model._target_={name}: makes {shape} of images (2, 1, 28, 28); "
+            f"must be (2, {num_classes}), a logit a class"
+        )
 
 
 def make_trainer(cfg: DictConfig) -> Trainer:
@@ -120,6 +166,16 @@ def make_datamodule(cfg: DictConfig, trainer: Trainer) -> FashionMNISTDataModule
     return datamodule
 
 
+def make_model(cfg: DictConfig, num_classes: int) -> torch.nn.Module:
+    """The model with its initial weights, which depend on the seed, and on ``init_from`` where that is given."""
+    seed_everything(cfg.seed, verbose=False)  # again, whatever callbacks and data sets have drawn
+    model = build_model(cfg.model, num_classes)
+    require_logits(cfg.model._target_, model, num_classes)
+    if cfg.init_from is not None and cfg.ckpt_path is None:
+        load_initial_weights(model, cfg.init_from)
+    return model
+
+
 def count_steps(trainer: Trainer, datamodule: FashionMNISTDataModule, options: DictConfig) -> int:
     """Optimiser steps in the whole run, for a schedule to be laid out for.
 
@@ -157,7 +213,7 @@ def make_classifier(cfg: DictConfig, model: torch.nn.Module, datamodule: Fashion
     else:
         options |= {key: cfg.trainer[key] for key in (*STEP_OPTIONS, "max_steps") if key in cfg.trainer}
         classifier = ChunkedClassifier(*parts, batch_size=cfg.data.batch_size, **options)
-    configuration = {**plain(cfg, resolve=True), "dataset": datamodule.dataset}
+    configuration = {**plain(cfg, resolve=True), "dataset": datamodule.dataset, "classes": list(datamodule.classes)}
     configuration["scaling"] = asdict(datamodule.scale)  # so that the checkpoint is of use without the data
     if cfg.ckpt_path is not None:
         try:

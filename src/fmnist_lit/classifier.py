@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from fmnist_lit.config import ConfigError
 from fmnist_lit.losses import l1_penalty
 from fmnist_lit.metrics import EpochProgress, EvaluationMetric
 from fmnist_lit.processes.collectives import sample_weight
@@ -126,6 +127,8 @@ class Classifier(LightningModule):
         self.progress.learning_rate = optimizer.param_groups[0]["lr"]
 
     def on_train_epoch_end(self) -> None:
+        if not self.progress.steps:
+            raise ConfigError("optimizer: its step() does not call the closure that it is given; torch's own ones do")
         if self.evaluated_step != self.global_step:  # in mid-epoch, of weights that this epoch has left behind
             self.figures = {}
         self.figures |= self.progress.averages("train")

@@ -6,8 +6,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fmnist_lit.config import ConfigError
+from fmnist_lit.config.trust import add_trust_option, trust
 from fmnist_lit.processes.streams import run_printing
-from fmnist_lit.trained.find import NoSuchRunError, find_trained
+from fmnist_lit.run.find import NoSuchRunError, find_trained
 
 if TYPE_CHECKING:
     from fmnist_lit.trained.classifier import TrainedClassifier
@@ -32,12 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", metavar="RUN_OR_CKPT", help="a run folder, a checkpoint or an exported .safetensors")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is open to the network")
     parser.add_argument("--port", type=int, default=7860, help="0 to 65535; 0 takes a free one")
+    add_trust_option(parser)
     args = parser.parse_args(arguments)
     if not 0 <= args.port <= 65535:
         parser.error(f"--port {args.port}: must be from 0 to 65535")
     try:
+        trust(args.trust)
         trained = find_trained(args.run)
-    except NoSuchRunError as error:
+    except (NoSuchRunError, ConfigError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # gradio reads it when imported
@@ -92,8 +96,8 @@ def make_page(classifier: "TrainedClassifier") -> tuple[Any, Any]:
     import numpy as np
     from PIL import Image
 
-    from fmnist_lit.config.rules import DATASETS
-    from fmnist_lit.trained.pixels import Background, convert
+    from fmnist_lit.config.rules import title_of
+    from fmnist_lit.data.pixels import Background, convert
 
     def classify(
         image: Image.Image | None, background: Background = "auto", trim: bool = False
@@ -114,7 +118,7 @@ def make_page(classifier: "TrainedClassifier") -> tuple[Any, Any]:
         return classify(strokes, "black")
 
     accuracy = classifier.metrics.get("test_accuracy")
-    said = f"{DATASETS[classifier.dataset]}" + (f", test accuracy {100 * accuracy:.1f} %" if accuracy else "")
+    said = f"{title_of(classifier.dataset)}" + (f", test accuracy {100 * accuracy:.1f} %" if accuracy else "")
     with gr.Blocks(title="fmnist_lit", analytics_enabled=False) as page:
         gr.Markdown(f"# What garment is it?\n{classifier.source.name}: {said}")
         with gr.Row():

@@ -1,4 +1,4 @@
-"""The tutorial's network: Flatten, then Linear layers with an activation between them."""
+"""The tutorial's network: Flatten, then Linear layers with an activation between them. And a convolutional one."""
 
 from collections.abc import Sequence
 
@@ -46,4 +46,28 @@ class MLP(nn.Sequential):
                 layers.append(nn.Dropout(dropout))
             in_features = size
         layers.append(nn.Linear(in_features, num_classes))
+        super().__init__(*layers)
+
+
+class CNN(nn.Sequential):
+    """Images (N, 1, 28, 28) to logits (N, num_classes): convolutions with ReLU and pooling, then two Linear layers.
+
+    Args:
+        channels: of each 3 × 3 convolution; at most four, because each halves height and width.
+        hidden_size: width of the layer before the last.
+        dropout: probability of zeroing a hidden unit of that layer during training, 0 <= dropout < 1.
+    """
+
+    def __init__(
+        self, channels: Sequence[int] = (16, 32), hidden_size: int = 128, dropout: float = 0.0, num_classes: int = 10
+    ) -> None:
+        layers: list[nn.Module] = []
+        in_channels, side = 1, 28
+        for size in channels:
+            layers += [nn.Conv2d(in_channels, size, kernel_size=3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+            in_channels, side = size, side // 2
+        layers += [nn.Flatten(), nn.Linear(in_channels * side**2, hidden_size), nn.ReLU()]
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+        layers.append(nn.Linear(hidden_size, num_classes))
         super().__init__(*layers)

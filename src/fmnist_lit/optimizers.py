@@ -46,7 +46,7 @@ class MuonWithAdamW(Optimizer):
         named = [pair for group in groups for pair in group["params"]]
         hidden = [name for name, p in named if p.ndim == 2][:-1]
         if not hidden:
-            raise ValueError("optimizer=muon needs a hidden layer; model.hidden_sizes is empty")
+            raise ValueError("optimizer=muon needs a hidden layer: a weight matrix beside that of the last layer")
         muon = [(name, p) for name, p in named if name in hidden]
         adamw = [{**group, "params": [pair for pair in group["params"] if pair[0] not in hidden]} for group in groups]
         self.parts: list[Optimizer] = [

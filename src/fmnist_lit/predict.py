@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fmnist_lit.config import ConfigError
+from fmnist_lit.config.trust import add_trust_option, trust
 from fmnist_lit.processes.streams import READER_LEFT, reader_has_left, run_printing
-from fmnist_lit.trained.find import NoSuchRunError, find_trained
+from fmnist_lit.run.find import NoSuchRunError, find_trained
 
 if TYPE_CHECKING:
+    from fmnist_lit.data.photos import Background
     from fmnist_lit.trained.classifier import TrainedClassifier
-    from fmnist_lit.trained.photos import Background
 
 PHOTOS_AT_A_TIME = 256  # decoded, then classified, so that any number of them takes bounded memory
 NAMED_AT_MOST = 5  # files that are passed over
@@ -35,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="pictures of any size (PNG, JPEG, WebP, GIF, TIFF, …), or folders of them",
     )
     parser.add_argument(
-        "--top", type=int, choices=range(1, 11), default=3, metavar="K", help="classes to show, 1 to 10"
+        "--top", type=at_least_one, default=3, metavar="K", help="classes to show, or all where there are fewer"
     )
     parser.add_argument("--json", action="store_true", help="print one list, an object for each photo")
     parser.add_argument(
@@ -49,10 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="cut a plain background away, grey ones too, so that the garment fills the frame",
     )
+    add_trust_option(parser)
     args = parser.parse_args(arguments)
     try:
+        trust(args.trust)
         find_trained(args.run)
-    except NoSuchRunError as error:
+    except (NoSuchRunError, ConfigError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     from fmnist_lit.run.checkpoint import CheckpointError
@@ -80,6 +84,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
+def at_least_one(text: str) -> int:
+    """The number that an argument gives."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number from 1")
+    return int(text)
+
+
 def classify(
     classifier: "TrainedClassifier",
     paths: Sequence[str | Path],
@@ -94,8 +105,8 @@ def classify(
     """
     import numpy as np
 
-    from fmnist_lit.trained.photos import PhotoError, find_photos, open_photo
-    from fmnist_lit.trained.pixels import Converted
+    from fmnist_lit.data.photos import PhotoError, find_photos, open_photo
+    from fmnist_lit.data.pixels import Converted
 
     def read(found: Path | tuple[Path, PhotoError]) -> tuple[Path, Converted | PhotoError]:
         if isinstance(found, tuple):
@@ -154,7 +165,7 @@ def advice(trim: bool) -> str:
 
 def in_a_line(passed_over: Sequence[Path]) -> str:
     """``2 files passed over: notes.txt, boot.heic (…)``: pictures that are not read come first, with a word why."""
-    from fmnist_lit.trained.photos import why_passed_over
+    from fmnist_lit.data.photos import why_passed_over
 
     files = sorted(passed_over, key=lambda path: not why_passed_over(path))  # stable
     named = [f"{path} ({why})" if (why := why_passed_over(path)) else str(path) for path in files[:NAMED_AT_MOST]]

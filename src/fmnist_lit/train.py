@@ -8,9 +8,9 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from omegaconf import DictConfig
 
-from fmnist_lit.build import build, count_steps, make_classifier, make_datamodule, make_trainer
+from fmnist_lit.build import count_steps, make_classifier, make_datamodule, make_model, make_trainer
 from fmnist_lit.config.criterion import Criterion
-from fmnist_lit.config.rules import DATASETS
+from fmnist_lit.config.rules import title_of
 from fmnist_lit.data import FashionMNISTDataModule
 from fmnist_lit.data.images import why_missing
 from fmnist_lit.loggers.console import ConsoleLogger
@@ -41,10 +41,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     quieten_lightning()
     set_num_threads(cfg)
     seed_everything(cfg.seed, verbose=False)
-    model = build(cfg.model)  # the first thing to draw from the seed
     trainer = make_trainer(cfg)
-    seed_rank(cfg.seed, trainer.global_rank)
     datamodule = make_datamodule(cfg, trainer)
+    model = make_model(cfg, len(datamodule.classes))
+    seed_rank(cfg.seed, trainer.global_rank)
     covered = coverage(trainer, datamodule, cfg.trainer)
     announce(datamodule, covered, trainer)
     cfg.total_steps = count_steps(trainer, datamodule, cfg.trainer)
@@ -84,6 +84,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         "batch_size": datamodule.batch_size,
         "seconds": round(time.perf_counter() - start, 3),
         "fit_cpu_seconds": round(fit_cpu_seconds, 3),  # of all threads; of a resumed run, since it went on
+        "init_from": cfg.init_from,
         "checkpoint": selected.name,
         "weights_sha256": tested,
         "num_parameters": sum(p.numel() for p in model.parameters()),
@@ -96,7 +97,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
 def announce(datamodule: FashionMNISTDataModule, covered: Coverage, trainer: Trainer) -> None:
     """Say which data this run is about; nobody should take the stand-in or a part for the real thing."""
-    log.info("%s: %s", DATASETS[datamodule.dataset], covered)
+    log.info("%s: %s", title_of(datamodule.dataset), covered)
     if datamodule.source == "auto" and datamodule.dataset == "synthetic":
         log.warning(
             "WARNING: Fashion-MNIST is not in %s and %s.\n"

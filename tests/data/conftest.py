@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fmnist_lit.data import FashionMNISTDataModule, datamodule
-from fmnist_lit.data.images import Images
+from fmnist_lit.data.images import CLASSES, DataSet, Images
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FashionMNISTDataMo
     def make(
         train: Images, test: Images, rank: int = 0, world_size: int = 1, epoch: int = 0, **options
     ) -> FashionMNISTDataModule:
-        monkeypatch.setattr(datamodule, "load_images", lambda *_: ("synthetic", train, test))
+        monkeypatch.setattr(datamodule, "load_images", lambda *_: DataSet("synthetic", CLASSES, train, test))
         module = FashionMNISTDataModule(source="synthetic", **options)
         module.trainer = SimpleNamespace(
             world_size=world_size,

@@ -15,9 +15,11 @@ def test_every_pixel_value_is_the_float_bits_of_totensor():
 
 def test_real_data_is_taken_where_it_is_on_disk_and_the_stand_in_elsewhere(tiny_idx, tmp_path):
     tiny_idx.write(tmp_path / "data")
-    name, train, test = load_images("auto", str(tmp_path / "data"), 0)
+    found = load_images("auto", str(tmp_path / "data"), 0)
+    name, train, test = found.name, found.train, found.test
     assert (name, len(train), len(test)) == ("fashion_mnist", 60, 20)
-    name, train, test = load_images("auto", str(tmp_path / "elsewhere"), 0)
+    found = load_images("auto", str(tmp_path / "elsewhere"), 0)
+    name, train, test = found.name, found.train, found.test
     assert (name, len(train), len(test)) == ("synthetic", 60_000, 10_000)
 
 
@@ -27,7 +29,7 @@ def test_relative_folder_is_that_of_the_present_working_folder(tiny_idx, tmp_pat
     names = []
     for folder in ("one", "two"):
         monkeypatch.chdir(tmp_path / folder)
-        names.append(load_images("auto", "data", 0)[0])
+        names.append(load_images("auto", "data", 0).name)
     assert names == ["fashion_mnist", "synthetic"]
 
 
@@ -85,6 +87,6 @@ def test_images_of_a_small_run_are_those_of_a_whole_one():
 
 
 def test_images_are_decoded_once_a_process(tmp_path):
-    _, first, _ = load_images("synthetic", "data", 0)
-    _, second, _ = load_images("synthetic", str(tmp_path), 0)
+    first = load_images("synthetic", "data", 0).train
+    second = load_images("synthetic", str(tmp_path), 0).train
     assert first is second

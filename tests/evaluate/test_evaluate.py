@@ -12,8 +12,8 @@ from fmnist_lit.evaluate.__main__ import main
 from fmnist_lit.evaluate.evaluation import calibration_bins
 from fmnist_lit.evaluate.measure import evaluate
 from fmnist_lit.run.files import read_json
+from fmnist_lit.run.find import find_trained
 from fmnist_lit.trained.data import open_data
-from fmnist_lit.trained.find import find_trained
 
 
 @pytest.fixture

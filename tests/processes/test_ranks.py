@@ -94,7 +94,7 @@ def test_all_test_images_count_once_and_figures_are_those_of_one_process(configu
     model = instantiate(cfg.model)
     saved = weights(tmp_path / "run", "best")
     model.load_state_dict({name.removeprefix("model."): weight for name, weight in saved.items()})
-    _, _, images = load_images("synthetic", "data", 0)
+    images = load_images("synthetic", "data", 0).test
     with torch.no_grad():
         logits = model(images.pixels.float() / 255)
     assert written["test_accuracy"] == float((logits.argmax(1) == images.labels).double().mean())

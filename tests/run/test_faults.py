@@ -54,7 +54,8 @@ SPOILING = ("optimizer=adam", "scheduler=exponential", "scheduler.gamma=20", "da
 @pytest.fixture(autouse=True, scope="module")
 def warm() -> None:
     """What takes seconds is done once for all children: drawing the images, and what torch imports when first used."""
-    for images in load_images("synthetic", os.environ.get("FMNIST_DATA_DIR", "data"), 0)[1:]:
+    data = load_images("synthetic", os.environ.get("FMNIST_DATA_DIR", "data"), 0)
+    for images in (data.train, data.test):
         images[:]
     torch.optim.SGD([torch.zeros(1, requires_grad=True)]).zero_grad()
 

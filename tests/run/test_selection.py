@@ -25,8 +25,7 @@ def as_text(value: float) -> str:
 @pytest.fixture
 def with_metric(configure, monkeypatch) -> Callable[..., DictConfig]:
     """The configuration of a run in which a callback of somebody's own logs ``f1/val``: these values by epoch."""
-    pattern = trust.TRUSTED_TARGETS.pattern + r"|own_metric\.OwnMetric"
-    monkeypatch.setattr(trust, "TRUSTED_TARGETS", re.compile(pattern, re.VERBOSE))
+    monkeypatch.setattr(trust, "trusted_packages", lambda: ["own_metric"])
 
     def compose(values: Sequence[float], *overrides: str, run_dir: str = "run") -> DictConfig:
         callback = f"+callbacks.own={{_target_:own_metric.OwnMetric,values:[{','.join(map(as_text, values))}]}}"

@@ -1,17 +1,9 @@
 """A copy of a run, and checkpoints that are not as a run leaves them."""
 
-import shutil
-
 import pytest
 import torch
 
 from fmnist_lit.run.checkpoint import load_checkpoint
-
-
-@pytest.fixture
-def copied(trained_run, tmp_path):
-    """A copy of the run to write beside."""
-    return shutil.copytree(trained_run, tmp_path / "copy")
 
 
 @pytest.fixture

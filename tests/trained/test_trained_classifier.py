@@ -6,10 +6,10 @@ from PIL import Image
 
 import fmnist_lit
 from fmnist_lit.data.images import load_images
+from fmnist_lit.data.photos import PhotoError, PhotoWarning
 from fmnist_lit.run.checkpoint import load_checkpoint
-from fmnist_lit.trained.photos import PhotoError, PhotoWarning
 
-PIXELS = load_images("synthetic", "", 0)[2].pixels[:50]
+PIXELS = load_images("synthetic", "", 0).test.pixels[:50]
 
 
 def test_predictions_are_those_of_the_network_on_standardised_images(trained_run):

@@ -18,7 +18,7 @@ Main keys (--cfg job shows all of them)
   trainer.max_epochs=10          also trainer.accelerator, trainer.devices, trainer.precision
   regularization.l1=0            L1 penalty on the weights
   select.metric=accuracy/val     what the best is, with select.mode=max
-  seed=0  num_threads=null  ckpt_path=null  hydra.run.dir=FOLDER  tags=[]  note=null
+  seed=0  num_threads=null  ckpt_path=null  init_from=null  hydra.run.dir=FOLDER  tags=[]  note=null
 
 Examples
   python -m fmnist_lit                                          the tutorial's settings
@@ -29,7 +29,8 @@ Examples
   python -m fmnist_lit ckpt_path=latest                         resume; or ckpt_path=outputs/runs/FOLDER
   tensorboard --logdir outputs                                  look at the curves
 
---cfg job prints the whole configuration, --hydra-help Hydra's own flags."""
+--cfg job prints the whole configuration, --hydra-help Hydra's own flags. --config-dir FOLDER adds configurations of
+your own, --trust PACKAGE lets them name classes of that package (docs/your_own.md)."""
 
 
 def help_text(config_dirs: Iterable[Path]) -> str:

@@ -25,7 +25,8 @@ from fmnist_lit.config import ConfigError
 from fmnist_lit.config.check import check_configuration
 from fmnist_lit.config.criterion import Criterion
 from fmnist_lit.config.overrides import quoted
-from fmnist_lit.config.rules import DATASETS
+from fmnist_lit.config.rules import title_of
+from fmnist_lit.config.trust import search_in, trust_words, trusted_packages
 from fmnist_lit.processes import ranks, workers
 from fmnist_lit.processes.signals import InterruptedRunError, stop_request
 from fmnist_lit.processes.streams import guard_streams
@@ -56,6 +57,8 @@ def run_job(cfg: DictConfig) -> float:
         return follow(cfg, place.rank)
     if workers.in_worker():  # whose streams nobody has seen to yet
         guard_streams()
+    if trusted_packages():
+        search_in(HydraConfig.get().runtime.cwd)  # where the command was given
     run_dir = Path(cfg.run_dir)
     earlier, refused = read_json(run_dir / "results.json"), False
     results: dict[str, Any] = {"status": "running", "stopped_by": None, **dict.fromkeys(FIGURES), "seed": cfg.seed}
@@ -193,7 +196,7 @@ def config_words() -> list[str]:
         for source in sources
         if source.provider == "hydra.searchpath in command-line"
     ]
-    words = [word for path in flags for word in ("--config-dir", path)]
+    words = [*trust_words(), *(word for path in flags for word in ("--config-dir", path))]
     return [*words, f"hydra.searchpath=[{','.join(folders)}]"] if folders else words
 
 
@@ -204,7 +207,7 @@ def in_sweep() -> bool:
 
 def summary(run_dir: Path, results: dict[str, Any]) -> str:
     """What a person wants to know at the end of a run."""
-    data = DATASETS[results["dataset"]]
+    data = title_of(results["dataset"])
     chosen = ""
     if results["best_epoch"] is not None:
         criterion = Criterion.of(results.get("select"))

@@ -17,6 +17,7 @@ from fmnist_lit.command_line.prepare import CONF, check_sources, composer, optio
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.overrides import expand_globs, first_values, parse, path_as_typed
 from fmnist_lit.config.paths import expanded
+from fmnist_lit.config.trust import split_trust, trusting
 from fmnist_lit.processes import ranks
 from fmnist_lit.processes.signals import InterruptedRunError, stop_request
 from fmnist_lit.run.status import EXIT_CODES, read_status
@@ -28,13 +29,15 @@ def launch(arguments: Sequence[str]) -> int:
     Returns:
         The exit code: 0 completed, 1 failed or diverged, 2 a bad configuration, 128 + the number of a signal.
     """
-    args = get_args_parser().parse_intermixed_args(list(arguments))
-    flags = [argument for argument in arguments if argument not in args.overrides]
+    packages, rest = split_trust(arguments)
+    args = get_args_parser().parse_intermixed_args(rest)
+    flags = [argument for argument in rest if argument not in args.overrides]
     hydra_main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run_job)
     place = ranks.outside()
     follows = place is not None and place.rank > 0
     locks = contextlib.ExitStack()
     try:
+        locks.enter_context(trusting(packages))
         args.overrides = [path_as_typed(word) for word in args.overrides]
         if args.config_dir:
             args.config_dir = expanded(args.config_dir, f"--config-dir={args.config_dir}")

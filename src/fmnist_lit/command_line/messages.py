@@ -47,9 +47,8 @@ def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
     if extra := EXTRAS.get(f"{group}={option}"):
         return f"{group}={option}: is not installed; pip install 'fmnist_lit[{extra}]'"
     nearest = difflib.get_close_matches(option, options, n=1)
-    return f"{group}={option}: must be one of {', '.join(options)}" + (
-        f"; did you mean {nearest[0]}?" if nearest else ""
-    )
+    hint = f"did you mean {nearest[0]}?" if nearest else "--config-dir names a folder of your own configurations"
+    return f"{group}={option}: must be one of {', '.join(options)}; {hint}"
 
 
 def already_written(key: str, folder: Path) -> str:

@@ -39,6 +39,7 @@ from fmnist_lit.run import (
     names,  # noqa: F401  registers the resolvers that name folders
     resume,
 )
+from fmnist_lit.run.find import find_initial
 from fmnist_lit.run.latest import LATEST, latest_run
 
 INSTALLED_CONF = Path(__file__).parents[1] / "conf"
@@ -131,7 +132,13 @@ def prepare(args: argparse.Namespace, locks: contextlib.ExitStack) -> Start:
             cfg = compose(*overrides)
             check_configuration(cfg)
             ranks.require_world_size(cfg)
+            if cfg.init_from is not None:
+                find_initial(cfg.init_from)
         if cfg.ckpt_path is not None:
+            if {"ckpt_path", "init_from"} <= {override.key_or_group for override in given}:
+                raise ConfigError(
+                    f"init_from={cfg.init_from}: ckpt_path goes on with its own weights, give one of them"
+                )
             if multirun:
                 raise ConfigError(f"ckpt_path={cfg.ckpt_path}: resumes one run; it cannot be part of a sweep")
             run_dir, checkpoint = resume.locate(earlier_run(cfg))

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fmnist_lit.command_line.messages import already_led
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.overrides import as_given, key_of, parse, quoted, values_of
+from fmnist_lit.config.trust import VARIABLE, trust_words, trusted_packages
 from fmnist_lit.processes import workers
 from fmnist_lit.processes.signals import InterruptedRunError, stop_request
 from fmnist_lit.run.files import remove_orphans
@@ -128,6 +129,8 @@ def plan_sweep(
         if plugin in (cfg.hydra.launcher._target_ + cfg.hydra.sweeper._target_) and key_of(setting) not in given_keys
     ]
     varied = plan.varied_keys(swept, folder)
+    if trusted_packages():  # for workers that do not inherit the environment, such as Ray's on another machine
+        overrides.append(f"++hydra.job.env_set.{VARIABLE}={quoted(','.join(trusted_packages()))}")
     exclude, folder_of = folder_namer(cfg, varied, swept, given, compose)
     overrides.append(exclude)
     plan.write_plan(folder, shlex.join(command), varied, plan.combinations(swept) if is_grid else [], folder_of)
@@ -216,7 +219,7 @@ def command_of(args: argparse.Namespace) -> list[str]:
 
     Only what names configurations is made absolute; other paths, such as ``data.data_dir``, are part of what a job is.
     """
-    words = ["python", "-m", "fmnist_lit"]
+    words = ["python", "-m", "fmnist_lit", *trust_words()]
     if args.config_dir:
         words += ["--config-dir", str(Path(args.config_dir).absolute())]
     if args.multirun:

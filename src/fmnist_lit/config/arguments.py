@@ -19,8 +19,11 @@ GIVEN = {
     "data": dict.fromkeys(("seed", "steps_per_batch", "break_every", "evaluate_each_epoch"), ""),
 }
 NOT_FOR_THE_PART = {"scheduler": ("interval", "monitor")}  # keys that build.py reads itself
-# Parts that are made in two steps, and what they get in the second, as their first argument
-COMPLETED_LATER = {"optimizer": "the parameters", "scheduler": "the optimiser"}
+# What build.py gives to a part that takes it, unless its keys do
+OFFERED = {"model": ("num_classes",), "data.source": ("root", "train", "split", "download")}
+# Parts that are made in two steps, what they get in the second, and whether as their first argument
+COMPLETED_LATER = {"optimizer": ("the parameters", True), "scheduler": ("the optimiser", True)}
+COMPLETED_LATER["data.source"] = ("the split", False)
 FEW = 12  # arguments, that an error lists
 
 
@@ -59,7 +62,7 @@ def check_part(path: tuple[str, ...], node: Mapping[str, Any]) -> None:
         taken = signature(target)
     except NoSuchNameError as error:
         raise ConfigError(f"{key}._target_={target}: {no_such_class(error)}") from error
-    later = COMPLETED_LATER.get(key)
+    later, comes_first = COMPLETED_LATER.get(key, ("", False))
     if later and node.get("_partial_") is not True:
         raise ConfigError(f"{key}._partial_: must be true, because {later} will be known later only")
     if taken is None:
@@ -67,7 +70,7 @@ def check_part(path: tuple[str, ...], node: Mapping[str, Any]) -> None:
     name = target.rpartition(".")[2]
     arguments = [argument for argument in node if argument not in (*HYDRAS_KEYS, *NOT_FOR_THE_PART.get(key, ()))]
     args = node.get("_args_")
-    num_filled = (len(args) if isinstance(args, ListConfig) else 0) + bool(later)
+    num_filled = (len(args) if isinstance(args, ListConfig) else 0) + comes_first
     filled = taken.by_position[:num_filled]
     known = [argument for argument in taken.by_name if argument not in (*filled, *GIVEN.get(key, ()))]
     for argument in arguments:
@@ -80,7 +83,8 @@ def check_part(path: tuple[str, ...], node: Mapping[str, Any]) -> None:
     if node.get("_partial_") is True and not later:
         return
     for argument in taken.required:
-        if argument not in (*arguments, *filled, *GIVEN.get(key, ())) and not isinstance(args, str):
+        supplied = (*arguments, *filled, *GIVEN.get(key, ()), *OFFERED.get(key, ()))
+        if argument not in supplied and not isinstance(args, str):
             raise ConfigError(f"{key}.{argument}: missing, {name} needs it")
 
 

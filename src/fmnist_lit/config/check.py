@@ -10,14 +10,14 @@ from fmnist_lit.config import ConfigError
 from fmnist_lit.config.arguments import Nodes, check_arguments
 from fmnist_lit.config.criterion import check_selection
 from fmnist_lit.config.lightning_options import REFUSED_CALLBACKS, REFUSED_TRAINER_OPTIONS
-from fmnist_lit.config.rules import FINITE, RULES, TRAIN_IMAGES
+from fmnist_lit.config.rules import FINITE, RULES, TEST_IMAGES, TRAIN_IMAGES
 from fmnist_lit.config.tree import plain, walk
-from fmnist_lit.config.trust import require_trusted, require_written_out
+from fmnist_lit.config.trust import is_of_trusted_package, require_trusted, require_written_out
 
 GROUPS = ("data", "model", "loss", "optimizer", "scheduler", "trainer", "logger", "callbacks")
 TOP_LEVEL_KEYS = {
     *(*GROUPS, "regularization", "select", "sweep", "hydra"),
-    *("seed", "num_threads", "ckpt_path", "evaluate_each_epoch", "flip_average", "run_dir", "total_steps"),
+    *("seed", "num_threads", "ckpt_path", "init_from", "evaluate_each_epoch", "flip_average", "run_dir", "total_steps"),
     *("tags", "note"),
 }
 GLOBAL_GROUPS = ("experiment", "study", "local")  # whose files set keys of all groups
@@ -33,8 +33,11 @@ ALSO_CALLED = {
     "threads": ("num_threads",),
     "resume": ("ckpt_path",),
 }
-CLOSED_GROUPS = ("data", "model", "regularization", "select", "sweep")  # whose every key is in RULES
-OPTIONAL_KEYS = {"trainer.gradient_clip_algorithm"}  # of those in RULES that a configuration may lack
+CLOSED_GROUPS = ("data", "regularization", "select", "sweep")  # whose every key is in RULES
+OPEN_NODES = (("data", "source"),)  # within them
+DATA_MODULE = "fmnist_lit.data.FashionMNISTDataModule"
+# Of those in RULES what a configuration may lack
+OPTIONAL_KEYS = {"trainer.gradient_clip_algorithm", *(key for key in RULES if key.startswith("data.source."))}
 REQUIRED_KEYS = {
     *(TOP_LEVEL_KEYS - {"hydra"}),
     *(key for key in RULES if key.split(".")[0] in (*CLOSED_GROUPS, "trainer") and key not in OPTIONAL_KEYS),
@@ -52,13 +55,16 @@ def check_configuration(cfg: DictConfig) -> None:
     require_written_out(plain(cfg, resolve=False))
     missing = set(REQUIRED_KEYS)
     nodes: Nodes = {}
-    for path, value in walk(cfg):
+    tree = list(walk(cfg))
+    # what a part of somebody's own may be given is for its signature to say, whatever its keys are called
+    own = {path[:-1] for path, value in tree if path[-1] == "_target_" and is_of_trusted_package(str(value))}
+    for path, value in tree:
         require_trusted(path, value)
         nodes.setdefault(path[:-1], {})[path[-1]] = value
         key = ".".join(path)
         missing.discard(key)
         if path[0] != "hydra":
-            check_value(key, path, value)
+            check_value(key, path, value, has_rules=not any(path[:length] in own for length in range(1, len(path))))
     if missing:
         raise ConfigError(f"{min(missing)}: missing, nothing runs without it")
     check_lightning(cfg)
@@ -66,15 +72,17 @@ def check_configuration(cfg: DictConfig) -> None:
     check_combinations(cfg)
 
 
-def check_value(key: str, path: tuple[str, ...], value: Any) -> None:
+def check_value(key: str, path: tuple[str, ...], value: Any, *, has_rules: bool = True) -> None:
     """Refuse a key that nobody reads, and a value that is not given, of the wrong type or out of range."""
     known = key in RULES or path[1:] == ("_target_",) or any(rule.startswith(f"{key}.") for rule in RULES)
     item = path[-1].isdigit()  # of a list, which its own rule judges
-    unread = path[0] in CLOSED_GROUPS and not (known or item)
+    unread = path[0] in CLOSED_GROUPS and not (known or item or path[:2] in OPEN_NODES)
     if path[0] in GLOBAL_GROUPS:
         raise ConfigError(f"{key}: no such key; the first line of a file in {path[0]}/ must be # @package _global_")
     if path[0] not in TOP_LEVEL_KEYS or unread:
         raise ConfigError(unknown_key(key))
+    if key == "data._target_" and value != DATA_MODULE:
+        raise ConfigError(f"{key}={value}: must be {DATA_MODULE}; a data set of your own is data.source._target_")
     if value == "???":
         raise ConfigError(f"{key}=???: must be given")
     if key in GROUPS and not isinstance(value, DictConfig):
@@ -85,7 +93,8 @@ def check_value(key: str, path: tuple[str, ...], value: Any) -> None:
         resolved = OmegaConf.to_container(value, resolve=True) if isinstance(value, ListConfig) else value
     except OmegaConfBaseException as error:
         raise ConfigError(f"{key}={value}: cannot be resolved: {str(error).splitlines()[0]}") from error
-    rule = RULES.get(key, FINITE if isinstance(resolved, float) else None)
+    rule = RULES.get(key) if has_rules else None
+    rule = rule or (FINITE if isinstance(resolved, float) else None)
     if rule is not None and not rule.check(resolved):
         raise ConfigError(f"{key}={as_typed(resolved)}: must be {rule.allowed}")
 
@@ -108,12 +117,11 @@ def check_lightning(cfg: DictConfig) -> None:
 
 def check_combinations(cfg: DictConfig) -> None:
     """Refuse values that are fine alone and wrong together."""
-    train_size = cfg.data.train_size or TRAIN_IMAGES - cfg.data.val_size
-    if train_size + cfg.data.val_size > TRAIN_IMAGES:
-        raise ConfigError(
-            f"data.train_size={cfg.data.train_size} and data.val_size={cfg.data.val_size}: "
-            f"together more than the {TRAIN_IMAGES} training images"
-        )
+    train_size = None
+    if isinstance(cfg.data.source, str):  # else the sizes are known once it is read
+        train_size, _ = sizes(cfg.data.train_size, cfg.data.val_size, TRAIN_IMAGES)
+        if cfg.data.test_size is not None and cfg.data.test_size > TEST_IMAGES:
+            raise ConfigError(f"data.test_size={cfg.data.test_size}: more than the {TEST_IMAGES} test images")
     check_selection(cfg)
     if "ReduceLROnPlateau" in cfg.scheduler._target_ and cfg.trainer.get("check_val_every_n_epoch", 1) != 1:
         raise ConfigError(
@@ -128,13 +136,34 @@ def check_combinations(cfg: DictConfig) -> None:
             )
     if cfg.optimizer.get("nesterov") and not cfg.optimizer.get("momentum"):
         raise ConfigError("optimizer.nesterov=true: needs optimizer.momentum > 0")
-    if "Muon" in cfg.optimizer._target_ and not cfg.model.hidden_sizes:
+    if "Muon" in cfg.optimizer._target_ and cfg.model.get("hidden_sizes") == []:
         raise ConfigError("optimizer=muon: needs a hidden layer, but model.hidden_sizes is empty")
-    if cfg.model.batch_norm and train_size % cfg.data.batch_size == 1:
+    if cfg.model.get("batch_norm") and train_size is not None and train_size % cfg.data.batch_size == 1:
         raise ConfigError(
             f"data.batch_size={cfg.data.batch_size}: leaves a last batch of one image, which model.batch_norm=true "
             "cannot normalise"
         )
+
+
+def sizes(train_size: int | None, val_size: float, available: int) -> tuple[int, int]:
+    """How many of the available training images train and how many validate.
+
+    Args:
+        train_size: as ``data.train_size``: None for all that validation leaves.
+        val_size: as ``data.val_size``: a number, or a share.
+        available: how many there are.
+
+    Raises:
+        ConfigError: if there are not so many.
+    """
+    validating = val_size if isinstance(val_size, int) else round(val_size * available)
+    training = available - validating if train_size is None else train_size
+    if training < 1 or training + validating > available:
+        raise ConfigError(
+            f"data.train_size={as_typed(train_size)} and data.val_size={val_size}: "
+            f"together more than the {available} training images"
+        )
+    return training, validating
 
 
 def unknown_key(key: str) -> str:

@@ -10,13 +10,13 @@ from typing import Any
 from omegaconf import DictConfig
 
 from fmnist_lit.config import ConfigError
+from fmnist_lit.config.trust import is_of_trusted_package
 
 KINDS = ("accuracy", "loss")
 SPLITS = {"train": "training", "val": "validation"}  # never test, which is read once, at the end
 FLIP_AVERAGE = "_flip_average"
 BETTER = {"loss": "min", "accuracy": "max"}
 PLATEAU_METRIC = "loss/val"
-OWN_PACKAGES = ("fmnist_lit.", "lightning.", "torch.")  # whose callbacks log no figure to select by
 
 
 def is_of_test(metric: str) -> bool:
@@ -158,7 +158,7 @@ def require_figure(cfg: DictConfig, key: str, metric: str) -> None:
         splits += [f"{each}{FLIP_AVERAGE}" for each in splits[1:]]
     known = [f"{each}/{of}" for of in splits for each in KINDS]
     targets = [str(callback.get("_target_")) for callback in cfg.callbacks.values()]
-    if metric not in known and all(target.startswith(OWN_PACKAGES) for target in targets):
+    if metric not in known and not any(map(is_of_trusted_package, targets)):
         close = difflib.get_close_matches(metric, known, n=1)
         meant = f"; did you mean {close[0]}?" if close else ""
         raise ConfigError(f"{told}: no callback of your own logs it, and there are only {', '.join(known)}{meant}")

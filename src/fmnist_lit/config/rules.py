@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,11 +59,20 @@ POSITIVE = number("> 0", lambda v: v > 0)
 NOT_NEGATIVE = number(">= 0", lambda v: v >= 0)
 FRACTION = number(">= 0 and < 1", lambda v: 0 <= v < 1)
 DATASETS = {"fashion_mnist": "Fashion-MNIST", "synthetic": "SYNTHETIC stand-in for Fashion-MNIST"}  # for people
+PART = Rule("the class of a data set in data.source._target_", lambda v: isinstance(v, Mapping) and "_target_" in v)
 TRAIN_IMAGES, TEST_IMAGES = 60_000, 10_000
+
+
+def title_of(dataset: str) -> str:
+    """A data set's name as people are shown it; one of somebody's own has its own name."""
+    return DATASETS.get(dataset, dataset)
+
+
 RULES = {
     "seed": integer(0, 2**32 - 1),
     "num_threads": integer(1, 1024) | NULL,
     "ckpt_path": TEXT | NULL,
+    "init_from": TEXT | NULL,
     "total_steps": NULL,
     "select.metric": FIGURE,
     "select.mode": one_of("max", "min"),
@@ -74,19 +83,24 @@ RULES = {
     "regularization.l1": NOT_NEGATIVE,
     "regularization.decay_biases": BOOLEAN,
     "sweep.fail_fast": BOOLEAN,
-    "data.source": one_of("auto", "fashion_mnist", "synthetic"),
+    "data.source": one_of("auto", "fashion_mnist", "synthetic") | PART,
+    "data.source.test_share": number("> 0 and < 1", lambda v: 0 < v < 1),
+    "data.source.background": one_of("auto", "black", "white"),
+    "data.source.trim": BOOLEAN,
     "data.data_dir": PATH,
     "data.batch_size": integer(1, TRAIN_IMAGES),
     "data.eval_batch_size": integer(1, TRAIN_IMAGES),
-    "data.val_size": integer(0, TRAIN_IMAGES - 1),
-    "data.train_size": integer(1, TRAIN_IMAGES) | NULL,
-    "data.test_size": integer(1, TEST_IMAGES) | NULL,
+    "data.val_size": integer(0) | number("> 0 and < 1, a share of the training images", lambda v: 0 < v < 1),
+    "data.train_size": integer(1) | NULL,
+    "data.test_size": integer(1) | NULL,
     "data.shuffle": BOOLEAN,
     "data.normalize": BOOLEAN,
     "data.augmentation.flip": BOOLEAN,
     "data.augmentation.shift": integer(0, 27),
     "data.synthetic_seed": integer(0, 2**32 - 1),
     "model.hidden_sizes": sequence_of(integer(1, 65_536)),
+    "model.channels": sequence_of(integer(1, 65_536)),
+    "model.hidden_size": integer(1, 65_536),
     "model.activation": one_of("relu", "gelu", "silu", "tanh", "sigmoid", "elu", "leaky_relu"),
     "model.dropout": FRACTION,
     "model.batch_norm": BOOLEAN,

@@ -1,6 +1,16 @@
-"""What a configuration from a stranger may name: classes, plugin settings, log handlers; never code."""
+"""What a configuration from a stranger may name: classes, plugin settings, log handlers; never code.
 
+The person at the keyboard may trust further packages by name; nothing in a file can.
+"""
+
+import argparse
+import contextlib
+import importlib
+import importlib.util
+import os
 import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from fmnist_lit.config import ConfigError
@@ -8,9 +18,10 @@ from fmnist_lit.config import ConfigError
 # What _target_ may name. A configuration from a stranger must not be able to run code, so nothing here takes code,
 # a command or a file to execute. A pattern names classes directly in a module: no further dot, a capital first.
 TRUSTED_TARGETS = re.compile(
-    r"""fmnist_lit\.(data\.FashionMNISTDataModule|model\.MLP|losses\.(OneHotLoss|LogSoftmaxNLLLoss)
+    r"""fmnist_lit\.(data\.FashionMNISTDataModule|data\.image_folder\.ImageFolder|model\.(MLP|CNN)|losses\.(OneHotLoss|LogSoftmaxNLLLoss)
         |optimizers\.MuonWithAdamW|schedulers\.(WarmupLinearLR|OneCycleLR)|run\.checkpoint\.RunCheckpoint
         |averaging\.WeightEMA|loggers\.(TensorBoard|CSV|Console)Logger|loggers\.progress_bar\.ProgressBar)
+    |torchvision\.datasets\.K?MNIST
     |torch\.nn\.[A-Z]\w*Loss
     |torch\.optim\.[A-Z]\w*
     |torch\.optim\.lr_scheduler\.[A-Z]\w*
@@ -55,6 +66,83 @@ LOG_FILES = re.compile(r"\$\{hydra\.runtime\.output_dir\}/(\$\{hydra\.job\.name\
 FILLED_IN_BY_HYDRA = re.compile(r"\$\{hydra\.(runtime\.output_dir|sweep\.dir|job\.name)\}")
 HARMLESS_VARIABLES = ("CUDA_VISIBLE_DEVICES", "FMNIST_DATA_DIR", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 LOGGING = (("job_logging",), ("hydra_logging",))
+VARIABLE = "FMNIST_LIT_TRUST"  # the packages that the person trusts; the processes that a run starts inherit it
+
+
+def trusted_packages() -> list[str]:
+    """The packages of which configurations and checkpoints may name classes and functions."""
+    return [name for part in os.environ.get(VARIABLE, "").split(",") if (name := part.strip())]
+
+
+def is_of_trusted_package(name: str) -> bool:
+    """Whether a dotted name is in a package that the person trusts."""
+    return any(name.startswith(f"{package}.") for package in trusted_packages())
+
+
+def trust(packages: Iterable[str]) -> None:
+    """Trust packages for the rest of this process, and of those that it starts.
+
+    They are looked for in the working folder as well, where ``python -m`` finds them and an installed command does not.
+
+    Raises:
+        ConfigError: if one of them, or of those in ``$FMNIST_LIT_TRUST``, cannot be found.
+    """
+    together = list(dict.fromkeys([*trusted_packages(), *packages]))
+    if not together:
+        return
+    search_in(os.getcwd())
+    for name in together:
+        parts = name.split(".")
+        if not all(part.isidentifier() for part in parts):
+            raise ConfigError(f"--trust {name}: must be the name of a package, as in import {parts[0] or 'mypackage'}")
+        if parts[0] not in sys.modules and importlib.util.find_spec(parts[0]) is None:
+            raise ConfigError(f"--trust {name}: there is no package {parts[0]}, neither installed nor in this folder")
+    os.environ[VARIABLE] = ",".join(together)
+
+
+@contextlib.contextmanager
+def trusting(packages: Iterable[str]) -> Iterator[None]:
+    """As ``trust``, for the length of a block."""
+    before = os.environ.get(VARIABLE)
+    try:
+        trust(packages)
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(VARIABLE, None)
+        else:
+            os.environ[VARIABLE] = before
+
+
+def search_in(folder: str) -> None:
+    """Let modules be imported from a folder, after all others."""
+    importlib.invalidate_caches()  # one may have been written a moment ago
+    if folder not in sys.path and "" not in sys.path:
+        sys.path.append(folder)
+
+
+def add_trust_option(parser: argparse.ArgumentParser) -> None:
+    """Let a command take ``--trust``."""
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help=f"let configurations and checkpoints name classes and functions of PACKAGE; repeatable, also ${VARIABLE}",
+    )
+
+
+def split_trust(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The packages that a command line trusts, and its other words."""
+    parser = argparse.ArgumentParser(prog="python -m fmnist_lit", add_help=False, allow_abbrev=False)
+    add_trust_option(parser)
+    found, others = parser.parse_known_args(list(arguments))
+    return found.trust, others
+
+
+def trust_words() -> list[str]:
+    """The words of a command line that trusts what this process does."""
+    return [word for package in trusted_packages() for word in ("--trust", package)]
 
 
 def require_written_out(node: Any, path: tuple[str, ...] = ()) -> None:
@@ -70,12 +158,42 @@ def require_written_out(node: Any, path: tuple[str, ...] = ()) -> None:
         raise ConfigError(f"{'.'.join(path)}={node}: must be ${{hydra.runtime.output_dir}}/NAME.log")
 
 
+def own_package(target: Any) -> str | None:
+    """The package of a name where that may be somebody's own; None where it is Python's or one of ours."""
+    package, dot, _ = str(target).partition(".")
+    others = {*sys.stdlib_module_names, "torch", "torchvision", "lightning", "hydra", "omegaconf", "fmnist_lit"}
+    return package if dot and package.isidentifier() and package not in others else None
+
+
+def require_own(target: str) -> None:
+    """Refuse a name that leads out of a trusted package, as ``mypackage.os.system`` does; it is imported to see.
+
+    Raises:
+        ConfigError: naming what it leads to.
+    """
+    if TRUSTED_TARGETS.fullmatch(MOVED.get(target, target)):
+        return
+    parts = target.split(".")
+    found: Any = importlib.import_module(parts[0])
+    for number, part in enumerate(parts[1:], start=1):
+        if not hasattr(found, part):
+            importlib.import_module(".".join(parts[: number + 1]))
+        found = getattr(found, part)
+    home = f"{getattr(found, '__module__', None)}.{getattr(found, '__qualname__', None)}"
+    if not is_of_trusted_package(home) or not callable(found):
+        raise ConfigError(f"{target}: leads to {home}, which is not a class or function of a package you trust")
+
+
 def require_trusted(path: tuple[str, ...], value: Any) -> None:
     """Refuse whatever would make Hydra or ``logging`` call something that is not on the list."""
     key, name = ".".join(path), path[-1]
     if name == "_target_":
         trusted = TRUSTED_HYDRA_TARGETS if path[0] == "hydra" else TRUSTED_TARGETS
-        if not (isinstance(value, str) and trusted.fullmatch(MOVED.get(value, value))):
+        known = isinstance(value, str) and trusted.fullmatch(MOVED.get(value, value))
+        # Hydra makes its own parts itself, and would not see whether a name leads out of its package
+        if not (known or (path[0] != "hydra" and isinstance(value, str) and is_of_trusted_package(value))):
+            if path[0] != "hydra" and (package := own_package(value)):
+                raise ConfigError(f"{key}={value}: is not trusted; if you trust {package}, add --trust {package}")
             raise ConfigError(
                 f"{key}={value}: not a class that a configuration may name; allowed are losses in torch.nn, "
                 "torch.optim, torch.optim.lr_scheduler, lightning.pytorch.callbacks and .loggers, and fmnist_lit's own"

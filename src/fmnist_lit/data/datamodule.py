@@ -1,7 +1,7 @@
 """The LightningDataModule: which images train, validate and test."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -9,25 +9,28 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningDataModule
 
+from fmnist_lit.config import ConfigError
+from fmnist_lit.config.check import sizes
 from fmnist_lit.config.paths import expanded
 from fmnist_lit.data.augmentation import Augmentation
 from fmnist_lit.data.batches import EvaluationBatches, TrainBatches
-from fmnist_lit.data.images import Scaling, load_images
+from fmnist_lit.data.images import DataSet, Scaling, load_images
 
 SPLIT_SEED = 1  # which images validate; fixed, so that runs of different seeds are measured on the same ones
 
 
 class FashionMNISTDataModule(LightningDataModule):
-    """Fashion-MNIST or its synthetic stand-in, all of it in the memory of the training device.
+    """Fashion-MNIST, its synthetic stand-in, or anybody's data set, all of it in the memory of the training device.
 
     Batches are (images (N, 1, 28, 28) float32, labels (N,) int64); unless ``normalize`` is set, images are in [0, 1].
 
     Args:
-        source: ``auto``, ``fashion_mnist`` or ``synthetic``.
+        source: ``auto``, ``fashion_mnist`` or ``synthetic``; or what makes a data set when it is told which split, as
+            ``datasets.read_dataset`` says.
         data_dir: torchvision's root folder.
         batch_size: samples in an optimiser step, per process.
         eval_batch_size: samples evaluated at a time, per process.
-        val_size: training images held out for validation, always the same ones; 0 for none.
+        val_size: training images held out for validation, always the same ones; below 1 a share of them; 0 for none.
         train_size, test_size: use only so many images; None for all.
         shuffle: a new order each epoch.
         normalize: standardise all images with mean and standard deviation of the training images used.
@@ -41,11 +44,11 @@ class FashionMNISTDataModule(LightningDataModule):
 
     def __init__(
         self,
-        source: Literal["auto", "fashion_mnist", "synthetic"] = "auto",
+        source: Literal["auto", "fashion_mnist", "synthetic"] | Callable[..., Any] = "auto",
         data_dir: str | Path = "data",
         batch_size: int = 64,
         eval_batch_size: int = 2000,
-        val_size: int = 5000,
+        val_size: float = 5000,
         train_size: int | None = None,
         test_size: int | None = None,
         shuffle: bool = True,
@@ -74,15 +77,28 @@ class FashionMNISTDataModule(LightningDataModule):
         self.evaluate_each_epoch = evaluate_each_epoch
         self.synthetic_seed = synthetic_seed
         self.dataset = ""  # known once it is set up
+        self.classes: tuple[str, ...] = ()
 
     def prepare_data(self) -> None:
-        load_images(self.source, self.data_dir, self.synthetic_seed)
+        self.load()
+
+    def load(self) -> DataSet:
+        """The whole data set; decoded once a process."""
+        if isinstance(self.source, str):
+            return load_images(self.source, self.data_dir, self.synthetic_seed)
+        from fmnist_lit.data.datasets import read_dataset
+
+        return read_dataset(self.source, self.data_dir)
 
     def setup(self, stage: str | None = None) -> None:
         if not self.dataset:
-            self.dataset, train, test = load_images(self.source, self.data_dir, self.synthetic_seed)
+            data = self.load()
+            train, test = data.train, data.test
+            size, self.val_size = sizes(self.train_size, self.val_size, len(train))
+            if self.test_size is not None and self.test_size > len(test):
+                raise ConfigError(f"data.test_size={self.test_size}: more than the {len(test)} test images")
+            self.dataset, self.classes = data.name, data.classes
             permutation = torch.randperm(len(train), generator=torch.Generator().manual_seed(SPLIT_SEED))
-            size = len(train) - self.val_size if self.train_size is None else self.train_size
             # sorted, so that training without shuffling goes in file order
             used = permutation[: self.val_size + size].sort()
             images = train[:] if len(used.values) == len(train) else train[used.values]  # at once: drawing may cost

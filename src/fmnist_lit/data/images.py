@@ -48,6 +48,22 @@ class Images:
         return Images(self.pixels.to(device), self.labels.to(device))
 
 
+@dataclass(frozen=True)
+class DataSet:
+    """A data set in memory.
+
+    Attributes:
+        name: ``fashion_mnist``, ``synthetic``, or what somebody's own is called.
+        classes: what each label is called.
+        train, test: its two splits.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: "Images | StandIn"
+    test: "Images | StandIn"
+
+
 class StandIn:
     """A split of the synthetic data set. Its images are drawn when they are first asked for, and kept."""
 
@@ -83,8 +99,8 @@ class StandIn:
         return self[:].labels
 
 
-def load_images(source: str, data_dir: str, synthetic_seed: int) -> tuple[str, Images | StandIn, Images | StandIn]:
-    """The data set's name, ``fashion_mnist`` or ``synthetic``, its training images and its test images.
+def load_images(source: str, data_dir: str, synthetic_seed: int) -> DataSet:
+    """Fashion-MNIST or its synthetic stand-in.
 
     Every run in this process gets the same tensors, so nobody may write to them.
 
@@ -101,9 +117,7 @@ def load_images(source: str, data_dir: str, synthetic_seed: int) -> tuple[str, I
 
 
 @lru_cache(maxsize=4)
-def decode_once(
-    source: str, data_dir: str, synthetic_seed: int, absolute: str
-) -> tuple[str, Images | StandIn, Images | StandIn]:
+def decode_once(source: str, data_dir: str, synthetic_seed: int, absolute: str) -> DataSet:
     """As ``load_images``; ``absolute`` tells relative folders of several working folders apart."""
     if source != "synthetic":
         from fmnist_lit.data import fashion_mnist
@@ -111,13 +125,13 @@ def decode_once(
         try:
             splits = fashion_mnist.load_fashion_mnist(Path(data_dir))
             train, test = (Images(pixels.unsqueeze(1), labels) for pixels, labels in (splits["train"], splits["test"]))
-            return "fashion_mnist", train, test
+            return DataSet("fashion_mnist", CLASSES, train, test)
         except fashion_mnist.DataMissingError as error:
             if source == "fashion_mnist":
                 raise
             log.debug("%s", error)
             why_missing[data_dir] = in_one_line(error.__cause__ or error)
-    return "synthetic", *draw_stand_in(synthetic_seed)
+    return DataSet("synthetic", CLASSES, *draw_stand_in(synthetic_seed))
 
 
 @lru_cache(maxsize=4)  # a cache of its own, because sources and folders share these images

@@ -4,8 +4,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from fmnist_lit.config import ConfigError
+from fmnist_lit.config.trust import add_trust_option, trust
 from fmnist_lit.processes.streams import run_printing
-from fmnist_lit.trained.find import NoSuchRunError, find_trained
+from fmnist_lit.run.find import NoSuchRunError, find_trained
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,10 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="DIR",
         help="where the data set is, if neither in $FMNIST_DATA_DIR nor where the run had it",
     )
+    add_trust_option(parser)
     args = parser.parse_args(arguments)
     try:
+        trust(args.trust)
         found = [find_trained(run) for run in args.runs]
-    except NoSuchRunError as error:
+    except (NoSuchRunError, ConfigError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     # torch takes seconds to import: a mistyped path is answered before

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from fmnist_lit.config.rules import DATASETS
+from fmnist_lit.config.rules import title_of
 from fmnist_lit.report.tables import Cell, markdown_table
-from fmnist_lit.trained.find import Trained
+from fmnist_lit.run.find import Trained
 
 NUM_BINS = 15  # of confidence, as in Guo et al., On Calibration of Modern Neural Networks, 2017
 NUM_MISTAKES = 24
@@ -101,7 +101,7 @@ class Evaluation:
     @property
     def title(self) -> str:
         """The checkpoint, the data set and the split, in one line."""
-        return f"{self.trained.name}: {DATASETS[self.dataset]}, {self.samples} {SPLIT_NAMES[self.split]} images"
+        return f"{self.trained.name}: {title_of(self.dataset)}, {self.samples} {SPLIT_NAMES[self.split]} images"
 
     @property
     def summary(self) -> str:

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from lightning.pytorch import Trainer
+from omegaconf import OmegaConf
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from fmnist_lit.build import build
 from fmnist_lit.classifier import Classifier
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.rules import RULES
@@ -17,10 +18,10 @@ from fmnist_lit.data.images import Images
 from fmnist_lit.evaluate.evaluation import NUM_MISTAKES, SPLIT_NAMES, Evaluation, Mistake, calibration_bins
 from fmnist_lit.processes.setup import quieten_lightning
 from fmnist_lit.run.checkpoint import load_checkpoint, weights_digest
+from fmnist_lit.run.find import Trained
 from fmnist_lit.run.provenance import provenance
 from fmnist_lit.trained.classifier import TrainedClassifier
 from fmnist_lit.trained.data import open_data
-from fmnist_lit.trained.find import Trained
 from fmnist_lit.trained.load import load_trained, require_buildable
 
 
@@ -118,7 +119,7 @@ def predict_split(
         if not len(images):
             raise ValueError(f"{classifier.source.name}: its run has no {SPLIT_NAMES[split]} images")
         flip_average = classifier.configuration.get("flip_average") is True
-        loss = instantiate(classifier.configuration["loss"])
+        loss = build(OmegaConf.create(classifier.configuration["loss"]))
         module = Classifier(classifier.model, loss, watched=(), flip_average=flip_average)
         logits: list[torch.Tensor] = []
         hook = module.model.register_forward_hook(lambda *call: logits.append(call[-1].double().cpu()))

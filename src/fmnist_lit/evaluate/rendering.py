@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fmnist_lit.config.rules import DATASETS
+from fmnist_lit.config.rules import title_of
 from fmnist_lit.evaluate.evaluation import Evaluation
 from fmnist_lit.report.tables import Cell, escape_markdown, markdown_table
 from fmnist_lit.run.files import write_durably, write_json
@@ -43,7 +43,7 @@ def comparison_table(evaluations: Sequence[Evaluation]) -> str:
         rows.append(
             {
                 "checkpoint": Cell(evaluation.trained.name),
-                "data": Cell(DATASETS[evaluation.dataset]),
+                "data": Cell(title_of(evaluation.dataset)),
                 "images": Cell(f"{evaluation.samples} {evaluation.split}", evaluation.samples),
                 "accuracy": Cell(
                     f"{100 * evaluation.accuracy:.2f} ± {100 * evaluation.standard_error:.2f} %", evaluation.accuracy

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.paths import expanded
+from fmnist_lit.config.trust import add_trust_option, trust
 from fmnist_lit.processes.streams import run_printing
-from fmnist_lit.trained.find import NoSuchRunError, find_trained
+from fmnist_lit.run.find import NoSuchRunError, find_trained
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
 
@@ -26,10 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--format", choices=tuple(SUFFIXES), required=True, help="ONNX, torch.export, or plain weights")
     parser.add_argument("--output", metavar="FILE", help="default: export/… in the run folder")
     parser.add_argument("--data-dir", metavar="DIR", help="where the data set is whose test images verify the export")
+    add_trust_option(parser)
     args = parser.parse_args(arguments)
     try:
+        trust(args.trust)
         trained = find_trained(args.run)
-    except NoSuchRunError as error:
+    except (NoSuchRunError, ConfigError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     try:

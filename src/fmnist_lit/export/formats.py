@@ -13,21 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from fmnist_lit import __version__
-from fmnist_lit.config.rules import DATASETS
+from fmnist_lit.config import ConfigError
+from fmnist_lit.config.rules import DATASETS, title_of
 from fmnist_lit.data.fashion_mnist import DataDamagedError, DataMissingError
-from fmnist_lit.data.images import load_images
 from fmnist_lit.data.synthetic import draw_split
 from fmnist_lit.run.files import write_durably
+from fmnist_lit.run.find import Trained
 from fmnist_lit.trained.classifier import TrainedClassifier
 from fmnist_lit.trained.data import open_data
-from fmnist_lit.trained.find import Trained
 from fmnist_lit.trained.load import load_safetensors
 
 NUM_VERIFIED = 1000  # images on which an export is compared with the classifier
 TOLERANCE = 1e-5
 LOCAL_KEYS = ("run_dir", "data_dir", "ckpt_path")  # of the configuration: paths on the machine that trained
 
-Outputs = tuple[Tensor, Tensor]  # probabilities and logits, both (N, 10)
+Outputs = tuple[Tensor, Tensor]  # probabilities and logits, both (N, C)
 Export = tuple[bytes, Callable[[Tensor], Outputs]]  # the content of a file, and what runs it on raw pixels
 
 
@@ -80,11 +80,10 @@ def largest_difference(ours: Outputs, theirs: Outputs) -> float:
 def verification_images(classifier: TrainedClassifier, data_dir: str | None) -> tuple[Tensor, str]:
     """``NUM_VERIFIED`` test images of the run's data set, or synthetic ones where that is missing; and their name."""
     data = open_data(classifier, data_dir)
-    if classifier.dataset == "fashion_mnist":
+    if classifier.dataset != "synthetic":
         try:
-            _, _, test = load_images("fashion_mnist", data.data_dir, data.synthetic_seed)
-            return test.pixels[:NUM_VERIFIED], "test images of Fashion-MNIST"
-        except (DataMissingError, DataDamagedError):
+            return data.load().test[:NUM_VERIFIED].pixels, f"test images of {title_of(classifier.dataset)}"
+        except (DataMissingError, DataDamagedError, ConfigError):
             pass  # any images show whether the export computes the same
     pixels, _ = draw_split(NUM_VERIFIED, data.synthetic_seed, "test")
     return torch.from_numpy(pixels).unsqueeze(1), f"test images of the {DATASETS['synthetic']}"

@@ -5,13 +5,21 @@ import subprocess
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from fmnist_lit.config.trust import trusted_packages
+
+
+def provenance() -> dict[str, Any]:
+    """Versions of the software that decides a run's bits, the processor, and the packages that the person trusted."""
+    return {**software(), "trusted": trusted_packages()}
+
 
 @cache
-def provenance() -> dict[str, str | None]:
-    """Versions of the software that decides a run's bits, and the processor; asked for once a process."""
+def software() -> dict[str, str | None]:
+    """Versions and the processor; asked for once a process."""
     return {
         "fmnist_lit": version("fmnist_lit"),
         "commit": commit(),

@@ -21,8 +21,8 @@ MAY_CHANGE = {
     *("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.accelerator"),
     *("trainer.checkpoint_every_n_steps", "trainer.steps_per_batch", "tags", "note"),
 }
-# Keys that a run of an earlier version does not have, and what it was without them
-ADDED = {"select.metric": "accuracy/val", "select.mode": "max", "scheduler.monitor": None}
+# Keys that earlier versions did not know, and what they did
+NEW_SINCE_0_1 = {"init_from": None, "select.metric": "accuracy/val", "select.mode": "max", "scheduler.monitor": None}
 LIMITS = ("trainer.max_epochs", "trainer.max_steps")
 GROUPS_THAT_MAY_CHANGE = ("logger", "callbacks")
 
@@ -141,7 +141,9 @@ def require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], source: str
         group = key.split(".")[0]
         if key in MAY_CHANGE or (group in GROUPS_THAT_MAY_CHANGE and not key.startswith("callbacks.ema")):
             continue
-        old, new = before.get(key, ADDED.get(key, "nothing")), after.get(key, "nothing")
+        if key == "classes" and key not in before:  # 0.1 did not keep them
+            continue
+        old, new = before.get(key, NEW_SINCE_0_1.get(key, "nothing")), after.get(key, "nothing")
         if old != new:
             raise ConfigError(f"{key}={new}: the run in {source} has {old}; resuming keeps it, or start a new run")
     laid_out = "total_steps" in str(now.get("scheduler"))

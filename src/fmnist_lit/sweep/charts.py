@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from fmnist_lit.config.criterion import DEFAULT, Criterion
-from fmnist_lit.config.rules import DATASETS
+from fmnist_lit.config.rules import title_of
 from fmnist_lit.report.charts import BEST, COLOURS, MUTED, WIDTH, Chart, canvas, chart_style, to_png
 from fmnist_lit.run.names import slug
 from fmnist_lit.sweep.jobs import CURVES, STATUSES
@@ -288,7 +288,7 @@ def titled_chart(
     tuned = [key for key in (*table.numbers, *table.categories) if shown is not None and key not in shown]
     seeds = max(group.n for group in table.ranked)
     notes = [
-        DATASETS.get(table.datasets[0], table.datasets[0]),
+        title_of(table.datasets[0]),
         f"each with its best {', '.join(tuned)}" if tuned else "",
         f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "",
         note,

@@ -10,7 +10,7 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from fmnist_lit.config.rules import DATASETS
+from fmnist_lit.config.rules import title_of
 from fmnist_lit.report.tables import Cell, Rows, escape_html, escape_markdown, markdown_table
 from fmnist_lit.sweep.jobs import Job
 from fmnist_lit.sweep.table import RankedGroup, SweepTable
@@ -116,7 +116,7 @@ def to_html(table: SweepTable, verdict: Verdict, charts: Sequence["Chart"], note
 
 def sweep_title(table: SweepTable) -> str:
     """The sweep's name, its size, and which data its figures are from."""
-    data = " and ".join(DATASETS.get(name, name) for name in table.datasets)
+    data = " and ".join(title_of(name) for name in table.datasets)
     return f"Sweep {table.sweep_dir.name}: {len(table.jobs)} jobs" + (f" on {data}" if data else "")
 
 

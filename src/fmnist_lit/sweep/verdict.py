@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fmnist_lit.config.rules import DATASETS
+from fmnist_lit.config.rules import DATASETS, title_of
 from fmnist_lit.run.names import shell_command
 from fmnist_lit.sweep.comparison import Comparison, compare_with_best
 from fmnist_lit.sweep.jobs import STATUSES
@@ -98,14 +98,14 @@ def rerun_command(group: RankedGroup) -> str:
 
 
 def config_flags(command: str) -> list[str]:
-    """The words of a command line that choose where configurations are from."""
+    """The words of a command line that choose where configurations are from, and whom it trusts."""
     try:
         words = shlex.split(command)
     except ValueError:
         return []
     flags = []
     for word, following in itertools.pairwise([*words, ""]):
-        if match := re.fullmatch(r"(--config-(?:dir|name|path)|-c[dnp])(=.*)?", word):
+        if match := re.fullmatch(r"(--config-(?:dir|name|path)|-c[dnp]|--trust)(=.*)?", word):
             flags += [word] if match[2] else [word, following]
         elif re.match(r"[+]{0,2}hydra\.searchpath=", word):
             flags.append(word)
@@ -116,7 +116,7 @@ def data_warnings(table: SweepTable) -> Iterator[str]:
     """Data other than the Fashion-MNIST that a reader expects."""
     if len(table.datasets) > 1:
         counts = ", ".join(
-            f"{sum(str(job.results.get('dataset')) == name for job in table.jobs)} on {DATASETS.get(name, name)}"
+            f"{sum(str(job.results.get('dataset')) == name for job in table.jobs)} on {title_of(name)}"
             for name in table.datasets
         )
         yield f"Data sets are mixed: {counts}. Sweep each by itself."

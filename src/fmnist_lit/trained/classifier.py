@@ -1,4 +1,4 @@
-"""A trained classifier: from images or photos to the probabilities of the ten classes."""
+"""A trained classifier: from images or photos to the probabilities of the classes."""
 
 import warnings
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fmnist_lit.data.images import CLASSES, Scaling
-from fmnist_lit.trained.find import Trained
-from fmnist_lit.trained.photos import PhotoError, PhotoWarning, open_photo
-from fmnist_lit.trained.pixels import Background, convert
+from fmnist_lit.data.photos import PhotoError, PhotoWarning, open_photo
+from fmnist_lit.data.pixels import Background, convert
+from fmnist_lit.run.find import Trained
 
 IMAGES_AT_A_TIME = 1000  # so that predicting any number of them takes bounded memory
 
@@ -24,10 +24,12 @@ class Predictions:
     """What a classifier predicts for N images.
 
     Attributes:
-        probabilities: (N, 10) float32, the softmax of the logits, whatever loss the run minimised.
+        probabilities: (N, C) float32, the softmax of the logits, whatever loss the run minimised.
+        classes: what each of the C labels is called.
     """
 
     probabilities: Tensor
+    classes: tuple[str, ...] = CLASSES
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -40,7 +42,7 @@ class Predictions:
     @property
     def labels(self) -> list[str]:
         """The name of the most probable class of each image."""
-        return [CLASSES[index] for index in self.class_indices]
+        return [self.classes[index] for index in self.class_indices]
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,11 @@ class TrainedClassifier:
 
     Attributes:
         source: the file that it was loaded from, and what is known about its run.
-        model: scaled images (N, 1, 28, 28) to logits (N, 10).
+        model: scaled images (N, 1, 28, 28) to logits (N, C).
         scaling: from raw pixels to what ``model`` was trained on.
         configuration: of the run, nested plain values.
-        dataset: ``fashion_mnist`` or ``synthetic``.
+        dataset: ``fashion_mnist``, ``synthetic``, or the name of somebody's own.
+        classes: what each of the C labels is called.
         metrics: the checkpoint's known figures by name, such as ``val_accuracy`` (a fraction).
     """
 
@@ -61,9 +64,8 @@ class TrainedClassifier:
     scaling: Scaling
     configuration: dict[str, Any]
     dataset: str
+    classes: tuple[str, ...]
     metrics: dict[str, float]
-
-    classes = CLASSES
 
     @torch.inference_mode()
     def predict(self, images: Any, background: Background = "auto", trim: bool = False) -> Predictions:
@@ -81,12 +83,12 @@ class TrainedClassifier:
 
         Raises:
             ValueError: if shape, type or values are others.
-            fmnist_lit.trained.photos.PhotoError: if a photo cannot be used; it is a ValueError too.
+            fmnist_lit.data.photos.PhotoError: if a photo cannot be used; it is a ValueError too.
         """
         pixels = as_pixels(images, background, trim)
         dtype = next(self.model.parameters()).dtype
         logits = [self.model(self.scaling(part).to(dtype)) for part in torch.split(pixels, IMAGES_AT_A_TIME)]
-        return Predictions(torch.cat(logits).softmax(dim=1).float())
+        return Predictions(torch.cat(logits).softmax(dim=1).float(), self.classes)
 
 
 def as_pixels(images: Any, background: Background = "auto", trim: bool = False) -> Tensor:

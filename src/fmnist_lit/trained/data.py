@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
+from fmnist_lit.build import build
 from fmnist_lit.data import FashionMNISTDataModule
 from fmnist_lit.run.resume import as_the_run_had
 from fmnist_lit.trained.classifier import TrainedClassifier
@@ -21,7 +24,10 @@ def open_data(classifier: TrainedClassifier, data_dir: str | Path | None = None)
     """
     require_buildable(classifier.configuration, "data")
     options = {key: value for key, value in classifier.configuration["data"].items() if key != "_target_"}
-    options["source"] = classifier.dataset
+    if isinstance(options["source"], str):
+        options["source"] = classifier.dataset
+    else:
+        options["source"] = build(OmegaConf.create(options["source"]))
     options["data_dir"] = (
         data_dir
         or os.environ.get("FMNIST_DATA_DIR")

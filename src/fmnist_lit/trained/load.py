@@ -7,26 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
-from torch import Tensor
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
 
+from fmnist_lit.build import build_model
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.check import check_value
-from fmnist_lit.config.rules import DATASETS
 from fmnist_lit.config.tree import walk
-from fmnist_lit.config.trust import require_trusted
-from fmnist_lit.data.images import Scaling
+from fmnist_lit.config.trust import is_of_trusted_package, require_trusted
+from fmnist_lit.data.images import CLASSES, Scaling
 from fmnist_lit.errors import in_one_line
-from fmnist_lit.model import MLP
 from fmnist_lit.run.checkpoint import CheckpointError, load_checkpoint
+from fmnist_lit.run.find import Trained, find_trained
 from fmnist_lit.trained.classifier import TrainedClassifier
-from fmnist_lit.trained.find import Trained, find_trained
 
 # The classes that a checkpoint may name in each group of its configuration that is built again
 BUILDABLE = {
-    "model": re.compile(r"fmnist_lit\.model\.MLP"),
+    "model": re.compile(r"fmnist_lit\.model\.(MLP|CNN)"),
     "loss": re.compile(r"torch\.nn\.[A-Z]\w*Loss|fmnist_lit\.losses\.[A-Z]\w*"),
-    "data": re.compile(r"fmnist_lit\.data\.FashionMNISTDataModule"),
+    "data": re.compile(
+        r"fmnist_lit\.data\.FashionMNISTDataModule|torchvision\.datasets\.K?MNIST|fmnist_lit\.data\.image_folder\.ImageFolder"
+    ),
 }
 
 
@@ -62,7 +63,8 @@ def load_safetensors(source: Trained, content: bytes) -> TrainedClassifier:
         state = load_tensors(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         metadata = {key: json.loads(value) for key, value in header["__metadata__"].items() if key != "format"}
-        hyper_parameters = metadata["configuration"] | {key: metadata[key] for key in ("dataset", "scaling")}
+        known = {key: metadata[key] for key in ("dataset", "scaling", "classes") if key in metadata}
+        hyper_parameters = metadata["configuration"] | known
         metrics = metadata["metrics"]
     except Exception as error:  # a damaged file raises nearly anything
         raise CheckpointError(f"{source.file}: not weights that fmnist_lit exported ({in_one_line(error)})") from error
@@ -79,15 +81,14 @@ def rebuild(
     """
     try:
         require_buildable(hyper_parameters, "model")
-        options = {key: value for key, value in hyper_parameters["model"].items() if key != "_target_"}
-        with torch.device("meta"):  # takes no memory before the weights are known to fit, and draws no random numbers
-            model = MLP(**options)
+        classes = classes_of(hyper_parameters)
+        model = make_empty_model(OmegaConf.create(hyper_parameters["model"]), len(classes))
         model.load_state_dict(state, assign=True)
         if not all(weights.isfinite().all() for weights in state.values()):
             raise ValueError("its weights are not finite numbers")
         dataset = hyper_parameters.get("dataset")
-        if dataset not in DATASETS:
-            raise ValueError(f"dataset={dataset}: must be {' or '.join(DATASETS)}")
+        if not isinstance(dataset, str):
+            raise ValueError(f"dataset={dataset}: must be text")
         scaling = scaling_of(hyper_parameters)
         known = {name: float(value) for name, value in metrics.items() if value is not None}
     except Exception as error:
@@ -95,8 +96,25 @@ def rebuild(
     if next(model.parameters()).dtype != torch.float64:
         model = model.float()  # half precision becomes single, which loses nothing
     return TrainedClassifier(
-        source, model.eval().requires_grad_(False), scaling, dict(hyper_parameters), dataset, known
+        source, model.eval().requires_grad_(False), scaling, dict(hyper_parameters), dataset, classes, known
     )
+
+
+def make_empty_model(node: DictConfig, num_classes: int) -> nn.Module:
+    """The model that a configuration describes, before its weights are put into it; nothing is drawn."""
+    if is_of_trusted_package(node._target_):  # which may compute what is no weight
+        with torch.random.fork_rng(devices=[]):
+            return build_model(node, num_classes)
+    with torch.device("meta"):  # takes no memory before the weights are known to fit
+        return build_model(node, num_classes)
+
+
+def classes_of(hyper_parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the labels of a run's data set are called; checkpoints of 0.1 are all of Fashion-MNIST's ten."""
+    classes = hyper_parameters.get("classes", CLASSES)
+    if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"classes={classes}: must be a list of names")
+    return tuple(classes)
 
 
 def scaling_of(hyper_parameters: Mapping[str, Any]) -> Scaling:
@@ -117,10 +135,11 @@ def require_buildable(hyper_parameters: Mapping[str, Any], *groups: str) -> None
     part = {group: hyper_parameters[group] for group in groups}
     if "${" in repr(part):  # a run saves resolved values; resolving could reveal environment variables
         raise ConfigError(f"{', '.join(groups)}: must hold values, not references")
+    own = any(is_of_trusted_package(str(node.get("_target_"))) for node in part.values())
     for path, value in walk(OmegaConf.create(part)):
         require_trusted(path, value)
-        check_value(".".join(path), path, value)
-        if path[-1] == "_target_" and not BUILDABLE[path[0]].fullmatch(value):
+        check_value(".".join(path), path, value, has_rules=not own)
+        if path[-1] == "_target_" and not (BUILDABLE[path[0]].fullmatch(value) or is_of_trusted_package(value)):
             raise ConfigError(f"{'.'.join(path)}={value}: not what a checkpoint may name")
     for group in groups:
         if "_target_" not in part[group]:

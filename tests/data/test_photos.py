@@ -3,9 +3,9 @@ import pytest
 from photo_files import BAD, GARMENT, LOSSLESS, as_in_the_data_set, as_photographed, of_two_frames, png
 from PIL import Image, ImageDraw, features
 
+from fmnist_lit.data.photos import PhotoError, find_photos, read_photo
+from fmnist_lit.data.pixels import convert, to_pixels
 from fmnist_lit.data.synthetic import draw_split
-from fmnist_lit.trained.photos import PhotoError, find_photos, read_photo
-from fmnist_lit.trained.pixels import convert, to_pixels
 
 
 @pytest.mark.parametrize("name", LOSSLESS)

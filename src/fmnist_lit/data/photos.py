@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
+from fmnist_lit.data.pixels import SIDE, Background, Converted, convert, to_pixels
 from fmnist_lit.errors import in_one_line
-from fmnist_lit.trained.pixels import SIDE, Background, Converted, convert, to_pixels
 
 __all__ = ["Background", "PhotoError", "PhotoWarning", "find_photos", "open_photo", "read_photo", "to_pixels"]
 

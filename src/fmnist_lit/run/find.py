@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fmnist_lit.config import ConfigError
 from fmnist_lit.run.files import read_json
 from fmnist_lit.run.latest import LATEST, NEW_RUNS, latest_run
 
@@ -77,3 +78,15 @@ def find_trained(path: str | Path) -> Trained:
     results = read_json(run_dir / "results.json")
     is_about_file = results.get("status") == "completed" and results.get("checkpoint") == f"checkpoints/{file.name}"
     return Trained(file, run_dir, results if is_about_file else {})
+
+
+def find_initial(init_from: str) -> Trained:
+    """The file that ``init_from`` means.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    try:
+        return find_trained(init_from)
+    except NoSuchRunError as error:
+        raise ConfigError(f"init_from={error}") from error

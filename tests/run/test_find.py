@@ -6,7 +6,7 @@ from photo_files import GARMENT, png
 from fmnist_lit import predict
 from fmnist_lit.evaluate import __main__ as evaluate
 from fmnist_lit.export import __main__ as export
-from fmnist_lit.trained.find import NoSuchRunError, find_trained
+from fmnist_lit.run.find import NoSuchRunError, find_trained
 
 
 def test_run_means_the_checkpoint_its_results_are_of(trained_run):
