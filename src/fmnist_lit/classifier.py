@@ -140,6 +140,7 @@ class Classifier(LightningModule):
         self.log_dict(self.figures, logger=False)
         for logger in self.loggers:
             logger.log_metrics(self.figures, step=self.current_epoch + 1)
+            logger.save()
 
     def on_validation_epoch_start(self) -> None:
         self.evaluated = {}

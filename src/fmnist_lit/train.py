@@ -14,7 +14,7 @@ from fmnist_lit.config.rules import title_of
 from fmnist_lit.data import FashionMNISTDataModule
 from fmnist_lit.data.images import why_missing
 from fmnist_lit.loggers.console import ConsoleLogger
-from fmnist_lit.loggers.hyperparameters import log_hyperparameters
+from fmnist_lit.loggers.hyperparameters import log_configuration, log_hyperparameters
 from fmnist_lit.processes.collectives import any_rank_is_to_stop
 from fmnist_lit.processes.setup import quieten_lightning, seed_rank, set_num_threads
 from fmnist_lit.processes.signals import stop_request
@@ -49,6 +49,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     announce(datamodule, covered, trainer)
     cfg.total_steps = count_steps(trainer, datamodule, cfg.trainer)
     classifier = make_classifier(cfg, model, datamodule)
+    log_configuration(classifier.hparams, trainer.loggers)
     # before its weights are restored: 64-true would lose half of each
     trainer.precision_plugin.convert_module(classifier)
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import SMALL
 from interruptions import points as shown_points
+from lightning.pytorch.loggers import CSVLogger as LightningCSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
@@ -206,3 +207,21 @@ def test_what_a_callback_logs_by_step_leaves_the_epochs_of_a_resumed_run_alone(c
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     train(configure(monitor, "logger=default", "trainer.max_epochs=3", f"ckpt_path='{last}'"))
     assert [step for step, _ in shown_points(tmp_path / "run")["accuracy/val"]] == [1, 2, 3]
+
+
+def test_lightnings_own_csv_logger_has_each_epoch_at_once_and_the_test(configure, tmp_path, monkeypatch):
+    seen = []
+    save = LightningCSVLogger.save
+    monkeypatch.setattr(LightningCSVLogger, "save", lambda self: (save(self), seen.append(rows())))
+    target = "_target_:lightning.pytorch.loggers.CSVLogger"
+
+    def rows() -> list[dict[str, str]]:
+        file = tmp_path / "own" / "metrics.csv"
+        return read(file) if file.exists() else []
+
+    results = train(configure(f"+logger.own={{{target},save_dir:'{tmp_path}',name:'',version:own}}"))
+    assert sorted({len(at_once) for at_once in seen} - {0, 3}) == [1, 2]
+    *epochs, test = rows()
+    assert [row["step"] for row in epochs] == ["1", "2"]
+    assert all(row["accuracy/val"] and not row["accuracy/test"] for row in epochs)
+    assert (test["step"], float(test["accuracy/test"])) == ("2", results["test_accuracy"])

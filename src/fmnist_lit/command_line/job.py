@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from fmnist_lit.command_line.folders import FOLDERS, require_room
 from fmnist_lit.command_line.messages import already_written
 from fmnist_lit.config import ConfigError
-from fmnist_lit.config.check import check_configuration
+from fmnist_lit.config.check import TRACKERS, check_configuration
 from fmnist_lit.config.criterion import Criterion
 from fmnist_lit.config.overrides import quoted
 from fmnist_lit.config.rules import title_of
@@ -95,6 +95,8 @@ def run_job(cfg: DictConfig) -> float:
                 write_json(run_dir / "results.json", results)
             except OSError as error:
                 log.error("Failed: %s cannot be written: %s", run_dir / "results.json", error)
+            if not refused:
+                end_trackers(cfg, results)
     job_alone = workers.in_worker() and workers.sweep_is_led()
     if stop_request.signum is not None and not job_alone:
         raise SystemExit(128 + stop_request.signum)
@@ -128,6 +130,20 @@ def training(cfg: DictConfig) -> Callable[[DictConfig], dict[str, Any]]:
         return ranks.find_function(TRAIN)
     finally:
         gc.enable()
+
+
+def end_trackers(cfg: DictConfig, results: dict[str, Any]) -> None:
+    """Tell the trackers of a run, if it has any, how it ended; only then are they imported."""
+    nodes = [node for node in cfg.logger.values() if isinstance(node, DictConfig) and node.get("_target_") in TRACKERS]
+    if nodes:
+        from fmnist_lit.build import build
+        from fmnist_lit.loggers.tracker import end_tracker
+
+        for node in nodes:
+            try:
+                end_tracker(build(node), results)
+            except Exception as error:  # the configuration that failed may be the tracker's
+                log.warning("WARNING: %s: %s", node._target_, reason_in_a_line(error))
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Whether a composed configuration may run: its keys, its values, what they come to together, and whom it trusts."""
 
 import difflib
+import importlib.util
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -38,6 +39,7 @@ OPEN_NODES = (("data", "source"),)  # within them
 DATA_MODULE = "fmnist_lit.data.FashionMNISTDataModule"
 # Of those in RULES what a configuration may lack
 OPTIONAL_KEYS = {"trainer.gradient_clip_algorithm", *(key for key in RULES if key.startswith("data.source."))}
+TRACKERS = {"fmnist_lit.loggers.WandbLogger": "wandb", "fmnist_lit.loggers.MLFlowLogger": "mlflow"}  # and the extra
 REQUIRED_KEYS = {
     *(TOP_LEVEL_KEYS - {"hydra"}),
     *(key for key in RULES if key.split(".")[0] in (*CLOSED_GROUPS, "trainer") and key not in OPTIONAL_KEYS),
@@ -68,6 +70,7 @@ def check_configuration(cfg: DictConfig) -> None:
     if missing:
         raise ConfigError(f"{min(missing)}: missing, nothing runs without it")
     check_lightning(cfg)
+    check_trackers(cfg)
     check_arguments(nodes)
     check_combinations(cfg)
 
@@ -113,6 +116,16 @@ def check_lightning(cfg: DictConfig) -> None:
         package, _, kind = str(callback.get("_target_")).rpartition(".")
         if package == "lightning.pytorch.callbacks" and kind in REFUSED_CALLBACKS:
             raise ConfigError(f"callbacks.{name}._target_={package}.{kind}: cannot be used; {REFUSED_CALLBACKS[kind]}")
+
+
+def check_trackers(cfg: DictConfig) -> None:
+    """Refuse a tracker whose package is not installed."""
+    for node in cfg.logger.values():
+        package = TRACKERS.get(str(node.get("_target_")))
+        if package is not None:
+            spec = importlib.util.find_spec(package)
+            if spec is None or spec.origin is None:  # or a folder of that name is here, such as W&B makes
+                raise ConfigError(f"logger={package}: is not installed; pip install 'fmnist_lit[{package}]'")
 
 
 def check_combinations(cfg: DictConfig) -> None:

@@ -117,6 +117,13 @@ RULES = {
     "optimizer.ns_steps": integer(1, 99),
     "optimizer.fused": BOOLEAN | NULL,
     "callbacks.ema.decay": FRACTION,
+    "logger.wandb.project": Rule(
+        r"a name of at most 128 characters, none of them of /\#?%:",
+        lambda v: TEXT.check(v) and len(v) <= 128 and not set(v) & set(r"/\#?%:"),
+    ),
+    "logger.wandb.log_model": BOOLEAN,
+    "logger.mlflow.experiment_name": TEXT,
+    "logger.mlflow.log_model": BOOLEAN,
     "scheduler.interval": one_of("step", "epoch"),
     "scheduler.monitor": FIGURE | NULL,
     "scheduler.step_size": integer(1),

@@ -20,7 +20,7 @@ from fmnist_lit.config import ConfigError
 TRUSTED_TARGETS = re.compile(
     r"""fmnist_lit\.(data\.FashionMNISTDataModule|data\.image_folder\.ImageFolder|model\.(MLP|CNN)|losses\.(OneHotLoss|LogSoftmaxNLLLoss)
         |optimizers\.MuonWithAdamW|schedulers\.(WarmupLinearLR|OneCycleLR)|run\.checkpoint\.RunCheckpoint
-        |averaging\.WeightEMA|loggers\.(TensorBoard|CSV|Console)Logger|loggers\.progress_bar\.ProgressBar)
+        |averaging\.WeightEMA|loggers\.(TensorBoard|CSV|Console|Wandb|MLFlow)Logger|loggers\.progress_bar\.ProgressBar)
     |torchvision\.datasets\.K?MNIST
     |torch\.nn\.[A-Z]\w*Loss
     |torch\.optim\.[A-Z]\w*

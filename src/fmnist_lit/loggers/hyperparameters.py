@@ -11,6 +11,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from fmnist_lit.config.overrides import LIST_GROUPS, key_of
 from fmnist_lit.loggers.tensorboard import TensorBoardLogger
+from fmnist_lit.loggers.tracker import Tracker
+
+
+def log_configuration(configuration: Mapping[str, Any], loggers: Iterable[Logger]) -> None:
+    """Let trackers have the whole configuration, before training, so that those that fail can be told apart, too."""
+    for logger in loggers:
+        if isinstance(logger, Tracker):
+            logger.log_hyperparams(configuration)
 
 
 def log_hyperparameters(
@@ -40,6 +48,7 @@ def log_hyperparameters(
             logger.log_hyperparams(plain, accuracies, varied=varied)
         else:
             logger.log_hyperparams(plain)
+        logger.save()
 
 
 def varied_in_job(hydra: HydraConf) -> list[str]:

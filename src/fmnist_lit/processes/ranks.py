@@ -33,6 +33,7 @@ from fmnist_lit.processes.streams import guard_streams
 
 START = "fmnist_lit/start"  # the key under which rank 0 broadcasts what the others start with
 START_METHOD = "spawn" if sys.platform == "win32" else "forkserver"
+left_open: contextlib.ExitStack | None = None  # of a rank: what it closes before it says that it has ended
 GRACE_PERIOD = 10.0  # seconds that the other ranks get to end by themselves once one has failed
 
 
@@ -277,6 +278,7 @@ def take_part(
     starter: Any,
 ) -> None:
     """Be a rank: train, and send the figures or the error to the process that started it, and end when that does."""
+    global left_open
     threading.Thread(target=end_with_starter, daemon=True).start()
     guard_streams()
     os.environ.update(environment)
@@ -293,7 +295,8 @@ def take_part(
             from torch.distributed import FileStore, init_process_group  # type: ignore[attr-defined]  # torch's own list
 
             init_process_group(store=FileStore(f"{folder}/store", world_size), rank=rank, world_size=world_size)
-            outcome = find_function(train)(cfg)
+            with contextlib.ExitStack() as left_open:
+                outcome = find_function(train)(cfg)
         except (Exception, InterruptedRunError) as error:
             outcome = sendable(error)
         starter.send(outcome)
