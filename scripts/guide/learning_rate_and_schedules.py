@@ -51,7 +51,8 @@ def sgd_learning_rate() -> Figure:
 @figure
 @torch.no_grad()
 def dead_units() -> Figure:
-    found = sorted(groups("losses", loss="cross_entropy"), key=lambda group: group.settings["optimizer.lr"])
+    trained_ones = [group for group in groups("losses", loss="cross_entropy") if group.jobs[0].status == "completed"]
+    found = sorted(trained_ones, key=lambda group: group.settings["optimizer.lr"])
     x = [group.settings["optimizer.lr"] for group in found]
     silent: dict[str, list[float]] = {"first": [], "second": []}
     for group in found:

@@ -85,12 +85,6 @@ def words_of(name: str, page: Path) -> str:
     return words.chinese if page.name.endswith(".zh-CN.md") else words.english
 
 
-def keep_results() -> None:
-    """What each study came to, for RESULTS.md and for the test that holds the pages to it."""
-    folders = [str((RUNS / name).relative_to(ROOT)) for name in STUDIES]
-    subprocess.run([sys.executable, "scripts/make_results.py", *folders], cwd=ROOT, check=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -103,7 +97,6 @@ def main() -> None:
     if not args.no_runs:
         for name in STUDIES:
             run(name)
-        keep_results()
     wanted = args.only or [*FIGURES, *TEXTS]
     torch.set_num_threads(1)  # the same bits on every machine
     for name in wanted:
