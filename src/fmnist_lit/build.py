@@ -22,6 +22,7 @@ from fmnist_lit.chunked import STEPS_PER_BATCH, ChunkedClassifier, what_needs_si
 from fmnist_lit.classifier import Classifier
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.arguments import OWN_OPTIONS
+from fmnist_lit.config.criterion import watched_by_plateau
 from fmnist_lit.config.tree import plain, walk
 from fmnist_lit.config.trust import MOVED, require_own, require_trusted
 from fmnist_lit.data import FashionMNISTDataModule
@@ -45,7 +46,7 @@ def build(node: DictConfig, *left_out: str, **arguments: Any) -> Any:
     """What a node describes, resolved once and then checked: an interpolation may give something else each time."""
     resolved = plain(node, resolve=True)
     for key in left_out:
-        del resolved[key]
+        resolved.pop(key, None)
     described = OmegaConf.create(resolved)
     for path, value in walk(described):
         require_trusted(path, value)
@@ -195,9 +196,13 @@ def count_steps(trainer: Trainer, datamodule: FashionMNISTDataModule, options: D
 
 def make_classifier(cfg: DictConfig, model: torch.nn.Module, datamodule: FashionMNISTDataModule) -> Classifier:
     """The LightningModule, with the whole configuration as its hyper-parameters."""
-    parts = model, build(cfg.loss), build(cfg.optimizer), build(cfg.scheduler, "interval")
+    is_plateau = "ReduceLROnPlateau" in cfg.scheduler._target_
+    monitor, mode = watched_by_plateau(cfg)
+    scheduler = build(cfg.scheduler, "interval", "monitor", **({"mode": mode} if is_plateau else {}))
+    parts = model, build(cfg.loss), build(cfg.optimizer), scheduler
     options = {
         "scheduler_interval": cfg.scheduler.interval,
+        "monitor": monitor,
         "l1": cfg.regularization.l1,
         "decay_biases": cfg.regularization.decay_biases,
         "flip_average": cfg.flip_average,

@@ -21,6 +21,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from fmnist_lit.classifier import Classifier
+from fmnist_lit.config import ConfigError
+from fmnist_lit.config.criterion import was_not_logged
 from fmnist_lit.processes.signals import stop_request
 
 STEPS_PER_BATCH = 50  # so that the Trainer's hooks cost nothing
@@ -115,7 +117,10 @@ class ChunkedClassifier(Classifier):
         if self.scheduler_interval == "epoch":
             scheduler: Any = self.lr_schedulers()
             if isinstance(scheduler, ReduceLROnPlateau):
-                scheduler.step(self.trainer.callback_metrics["loss/val"])
+                logged = self.trainer.callback_metrics
+                if self.monitor not in logged:
+                    raise ConfigError(was_not_logged(f"scheduler=plateau follows {self.monitor}", logged))
+                scheduler.step(logged[self.monitor])
             else:
                 scheduler.step()
 

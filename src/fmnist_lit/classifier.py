@@ -25,6 +25,7 @@ class Classifier(LightningModule):
         optimizer: makes an optimiser from named parameters, or from groups of them.
         scheduler: makes a schedule from an optimiser.
         scheduler_interval: ``step`` or ``epoch``: after what the schedule advances.
+        monitor: the metric that a schedule follows which waits for a plateau.
         l1: factor on the sum of |weight| in what is minimised.
         decay_biases: whether the optimiser's weight decay also acts on biases and on the scales of norms.
         flip_average: whether evaluations also average the logits of each image and its mirror image, as a figure of
@@ -40,6 +41,7 @@ class Classifier(LightningModule):
         scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         *,
         scheduler_interval: str = "epoch",
+        monitor: str = "loss/val",
         l1: float = 0.0,
         decay_biases: bool = True,
         flip_average: bool = False,
@@ -52,6 +54,7 @@ class Classifier(LightningModule):
         self.make_scheduler = scheduler
         self.lr: float | None = getattr(optimizer, "keywords", {}).get("lr")  # where Lightning's tuner looks for it
         self.scheduler_interval = scheduler_interval
+        self.monitor = monitor
         self.l1 = l1
         self.decay_biases = decay_biases
         self.flip_average = flip_average
@@ -80,7 +83,7 @@ class Classifier(LightningModule):
         schedule = self.make_scheduler(optimizer)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": self.scheduler_interval, "monitor": "loss/val"},
+            "lr_scheduler": {"scheduler": schedule, "interval": self.scheduler_interval, "monitor": self.monitor},
         }
 
     def on_train_epoch_start(self) -> None:

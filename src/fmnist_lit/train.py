@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer, seed_everything
 from omegaconf import DictConfig
 
 from fmnist_lit.build import count_steps, make_classifier, make_datamodule, make_model, make_trainer
+from fmnist_lit.config.criterion import Criterion
 from fmnist_lit.config.rules import title_of
 from fmnist_lit.data import FashionMNISTDataModule
 from fmnist_lit.data.images import why_missing
@@ -20,7 +21,7 @@ from fmnist_lit.processes.signals import stop_request
 from fmnist_lit.run.checkpoint import weights_digest
 from fmnist_lit.run.partial import Coverage, counted_partial, coverage
 from fmnist_lit.run.provenance import provenance
-from fmnist_lit.run.results import figures_by_name
+from fmnist_lit.run.results import figures_by_name, selected_by
 from fmnist_lit.run.selection import select_weights
 from fmnist_lit.run.stopping import stopped_by
 
@@ -59,7 +60,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     if any_rank_is_to_stop(trainer):
         stop_request.raise_if_received()
     ended = {"stopped_by": stopped_by(trainer, cfg.trainer.max_steps), "epochs": trainer.current_epoch}
-    selected = select_weights(trainer, classifier, datamodule)
+    criterion = Criterion.of(cfg.get("select"))
+    selected = select_weights(trainer, classifier, datamodule, criterion)
     tested = weights_digest(classifier.state_dict())
     metrics = selected.figures
     if "test" not in datamodule.watched:
@@ -73,6 +75,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     return {
         "dataset": datamodule.dataset,
         **figures_by_name(metrics),
+        "select": selected_by(criterion, metrics),
         "partial": partial,
         **{f"{split}_images": classifier.images.get(split) for split in ("train", "val", "test")},
         "best_epoch": selected.epoch,

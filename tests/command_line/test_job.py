@@ -51,10 +51,12 @@ def test_current_folder_may_be_the_run_folder(configure, tmp_path, monkeypatch, 
 
 def test_failed_run_leaves_its_error_and_no_figures(configure, tmp_path, raising, caplog):
     raising(RuntimeError("the machine is on fire"))
-    assert math.isnan(run_job(configure()))
+    assert math.isnan(run_job(configure("tags=[a,b]", "note=c")))
     written = results(tmp_path / "run")
     assert written["status"] == "failed"
     assert written["error"] == "RuntimeError: the machine is on fire"
+    assert (written["tags"], written["note"]) == (["a", "b"], "c")
+    assert written["select"] == {"metric": "accuracy/val", "mode": "max", "value": None}
     assert written["test_accuracy"] is None
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert ConsoleHandler().format(record) == "Failed: RuntimeError: the machine is on fire"

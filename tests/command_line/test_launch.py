@@ -1,5 +1,7 @@
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from datetime import datetime
@@ -381,3 +383,48 @@ def test_sweep_by_command_line_trains_every_combination(command, tmp_path):
         assert results["status"] == "completed"
         assert (sweep / name / "metrics.csv").exists()
     assert len({json.loads((sweep / name / "results.json").read_text())["train_loss"] for name in names}) == 4
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("fmnist-lit optimizer=ad", {"optimizer=adagrad", "optimizer=adam", "optimizer=adamw"}),
+        ("fmnist-lit -m loss=mse callbacks=", {"callbacks=default", "callbacks=early_stopping", "callbacks=ema"}),
+        ("fmnist-lit select.m", {"select.metric=", "select.mode="}),
+    ],
+)
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_is_told_what_may_follow(launch_here, monkeypatch, capsys, tmp_path, line, expected, shell):
+    monkeypatch.setenv("COMP_LINE", line)
+    monkeypatch.setenv("COMP_POINT", str(len(line)))
+    assert launch_here("-sc", f"query={shell}") == 0
+    assert set(capsys.readouterr().out.split()) == expected
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32" or not shutil.which("bash"), reason="needs bash")
+def test_bash_completes_the_command_after_the_documented_line(tmp_path):
+    """The command is a script here that runs this Python, whatever environment is active."""
+    script = tmp_path / "fmnist-lit"
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m fmnist_lit "$@"\n')
+    script.chmod(0o755)
+    program = """
+        eval "$(fmnist-lit -sc install=bash)"
+        complete -p fmnist-lit
+        COMP_LINE="fmnist-lit study=lo"; COMP_POINT=${#COMP_LINE}; COMP_CWORD=1; hydra_bash_completion
+        echo "${COMPREPLY[@]}"
+    """
+    path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
+    answer = subprocess.run(
+        ["bash", "-c", program], env={**os.environ, "PATH": path}, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.splitlines() == [
+        "complete -o default -o nospace -F hydra_bash_completion fmnist-lit",
+        "study=losses",
+    ]
+
+
+def test_a_shell_that_cannot_be_completed_is_refused_in_a_line(launch_here, capsys):
+    assert launch_here("-sc", "install=tcsh") == 2
+    message = capsys.readouterr().err
+    assert message == "error: -sc install=tcsh: must be install=, uninstall= or query= with bash, zsh or fish\n"

@@ -587,7 +587,7 @@ def build(cfg: DictConfig, group: str) -> None:
             two_layers = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
             instantiate(cfg.optimizer, _convert_="all")(two_layers.named_parameters())
         case "scheduler":
-            scheduler = instantiate({k: v for k, v in cfg.scheduler.items() if k != "interval"})
+            scheduler = instantiate({k: v for k, v in cfg.scheduler.items() if k not in ("interval", "monitor")})
             scheduler(optimizer([torch.nn.Parameter(torch.zeros(1))]))
         case "trainer":
             make_trainer(cfg)

@@ -107,7 +107,7 @@ def test_tensorboard_shows_the_test_set_each_epoch_in_the_tutorial(events):
 
 
 def test_tensorboard_has_the_hyper_parameters_beside_the_accuracies(events):
-    accumulator = events("optimizer.lr=0.25")
+    accumulator = events("optimizer.lr=0.25", "tags=[a,b]", "note=why")
     plugin = accumulator.summary_metadata
     content = {
         tag: plugin_data_pb2.HParamsPluginData.FromString(metadata.plugin_data.content)
@@ -119,13 +119,16 @@ def test_tensorboard_has_the_hyper_parameters_beside_the_accuracies(events):
     started = content["_hparams_/session_start_info"].session_start_info.hparams
     assert started["optimizer.lr"].number_value == 0.25
     assert started["data.batch_size"].number_value == 32
+    assert (started["tags"].string_value, started["note"].string_value) == ("a, b", "why")
     assert "hp_metric" not in accumulator.Tags()["scalars"]
 
 
 def test_tensorboard_shows_first_what_varies_in_a_sweep(launch_here, tmp_path):
     run = (*SMALL, "~callbacks.progress_bar", "logger=tensorboard", "trainer.max_epochs=1", "hydra.sweep.dir=sweep")
-    assert launch_here("-m", *run, "data.val_size=32,64", "optimizer=adam,sgd", "seed=1") == 0
-    accumulator = EventAccumulator(str(tmp_path / "sweep" / "data.val_size=32,optimizer=sgd"))
+    varied = ("data.val_size=32,64", "optimizer=adam,sgd", "callbacks=[default,ema],[default]")
+    assert launch_here("-m", *run, *varied, "seed=1", "tags=[a]") == 0
+    folder = "callbacks=_default,ema_,data.val_size=32,optimizer=sgd"
+    accumulator = EventAccumulator(str(tmp_path / "sweep" / folder))
     accumulator.Reload()
     content = {
         tag: plugin_data_pb2.HParamsPluginData.FromString(metadata.plugin_data.content)
@@ -133,7 +136,9 @@ def test_tensorboard_shows_first_what_varies_in_a_sweep(launch_here, tmp_path):
         if metadata.plugin_data.plugin_name == "hparams"
     }
     infos = content["_hparams_/experiment"].experiment.hparam_infos
-    assert {info.name for info in infos if info.differs} == {"data.val_size", "optimizer"}
+    assert {info.name for info in infos if info.differs} == {"data.val_size", "optimizer", "callbacks"}
+    started = content["_hparams_/session_start_info"].session_start_info.hparams
+    assert started["callbacks"].string_value == "[default,ema]"
     started = content["_hparams_/session_start_info"].session_start_info.hparams
     assert (started["data.val_size"].number_value, started["optimizer"].string_value) == (32, "sgd")
 

@@ -160,10 +160,16 @@ hydra:
 
 @needs_optuna
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # of optuna 2 about itself
-def test_optuna_maximizes_and_takes_a_diverged_job_for_the_worst(launch_here, tmp_path):
+@pytest.mark.parametrize(
+    ("select", "column"),
+    [((), "val_accuracy"), (("select.metric=loss/val", "select.mode=min"), "val_loss")],
+    ids=["accuracy", "loss"],
+)
+def test_optuna_looks_for_the_best_and_takes_a_diverged_job_for_the_worst(launch_here, tmp_path, select, column):
     (tmp_path / "conf" / "study").mkdir(parents=True)
     (tmp_path / "conf" / "study" / "search.yaml").write_text(SEARCH)
-    command = ("--config-dir", "conf", *SMALL, *QUIET, "study=search", "hydra/sweeper=optuna", "hydra.sweep.dir=sweep")
+    command = ("--config-dir", "conf", *SMALL, *QUIET, *select, "study=search", "hydra/sweeper=optuna")
+    command += ("hydra.sweep.dir=sweep",)
     assert launch_here(*command) == 1
     table = rows(tmp_path / "sweep")
     assert {row["status"] for row in table} == {"completed", "diverged"}
@@ -171,7 +177,8 @@ def test_optuna_maximizes_and_takes_a_diverged_job_for_the_worst(launch_here, tm
     assert len({row["optimizer.lr"] for row in table}) == 4
     assert {row["data.batch_size"] for row in table} <= {"32", "64"}
     best = OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml")
-    assert best.best_value == float(table[0]["val_accuracy"])
+    values = [float(row[column]) for row in table if row[column]]
+    assert best.best_value == float(table[0][column]) == (min(values) if select else max(values))
     assert launch_here(*command) == 2  # its study was in memory
 
 

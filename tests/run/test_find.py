@@ -67,3 +67,17 @@ def test_output_of_a_dangerous_name_is_a_bad_argument(copied, home, capsys, monk
     assert export.main([str(copied), "--format=torch", f"--output={path}"]) == 2
     assert capsys.readouterr().err.startswith(f"error: --output {path}: ")
     assert [entry.name for entry in home.iterdir()] == [copied.name]
+
+
+def test_latest_is_the_newest_run_where_new_ones_go(copied, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert evaluate.main(["latest"]) == 2
+    assert "error: latest: there is no run with a checkpoint in outputs" in capsys.readouterr().err
+    runs = tmp_path / "outputs" / "runs"
+    runs.mkdir(parents=True)
+    copied.rename(runs / "newest")
+    assert find_trained("latest").run_dir == runs / "newest"
+    told = capsys.readouterr()
+    assert told.out == ""  # --json stays JSON
+    assert told.err.startswith("latest is ")
+    assert "newest" in told.err

@@ -22,11 +22,13 @@ from interruptions import (
     signal_at,
     tree,
 )
+from omegaconf import OmegaConf
 
 import fmnist_lit.data
 from fmnist_lit.classifier import Classifier
 from fmnist_lit.command_line.job import run_job
 from fmnist_lit.run.checkpoint import load_checkpoint
+from fmnist_lit.run.resume import own_data
 
 # What two runs are compared by
 
@@ -298,6 +300,7 @@ def test_nothing_to_resume_from_is_an_error(launch_here, tmp_path, capsys, ckpt_
         ("trainer.gradient_clip_val=0.5", "trainer.gradient_clip_val", "0.5", "None"),
         ("trainer.precision=bf16-mixed", "trainer.precision", "bf16-mixed", "32-true"),
         ("evaluate_each_epoch=[val,test]", "evaluate_each_epoch", "test", "val"),
+        ("select.metric=accuracy/train", "select.metric", "accuracy/train", "accuracy/val"),
     ],
 )
 def test_changed_value_is_refused_with_both_values(launch_here, finished, capsys, changed, key, now, before):
@@ -310,6 +313,18 @@ def test_changed_value_is_refused_with_both_values(launch_here, finished, capsys
     assert now in told
     assert before in kept
     assert tree(finished) == files
+
+
+@pytest.mark.parametrize("is_here", [True, False])
+def test_a_run_from_another_machine_takes_the_data_that_this_one_says_it_has(tmp_path, monkeypatch, is_here):
+    """As conf/local/default.yaml does."""
+    had = {"data": {"data_dir": str(tmp_path / "elsewhere")}, "dataset": "fashion_mnist"}
+    monkeypatch.setattr("fmnist_lit.run.checkpoint.load_checkpoint", lambda path: {"hyper_parameters": had})
+    data = OmegaConf.create({"source": "fashion_mnist", "data_dir": str(tmp_path / "here")})
+    if is_here:
+        (tmp_path / "here").mkdir()
+    expected = [] if is_here else [f"data.data_dir='{tmp_path / 'elsewhere'}'"]
+    assert own_data(tmp_path / "run", tmp_path / "last.ckpt", data, set()) == expected
 
 
 def test_other_data_set_is_refused_with_both_names(launch_here, finished, tiny_idx, tmp_path, capsys, caplog):

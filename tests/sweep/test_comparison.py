@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fmnist_lit.config.criterion import Criterion
 from fmnist_lit.run.answers import Answers
 from fmnist_lit.sweep.comparison import compare_with_best
 from fmnist_lit.sweep.jobs import Job
@@ -82,6 +83,18 @@ def test_one_seed_each_is_mcnemars_test_of_the_same_images_only():
     assert comparison.test.startswith("the test of two proportions on 5000 validation images, as it is not known")
     (comparison,) = compare_with_best(ranked([run_with_answers(correct), [job(0.89)]]))
     assert comparison.test.startswith("the test of two proportions")
+
+
+def test_only_right_answers_tell_two_runs_of_one_seed_apart():
+    """Of a loss it is not known how it would be on other images."""
+    criterion = Criterion("loss/val", "min")
+    jobs = [job(0.9), job(0.8)]
+    groups = [RankedGroup({}, [one], [one], rank, criterion) for rank, one in enumerate(jobs, start=1)]
+    for one, loss in zip(jobs, (0.3, 0.5), strict=True):
+        one.results.update(select={"metric": "loss/val", "mode": "min", "value": loss})  # type: ignore[attr-defined]
+    (comparison,) = compare_with_best(groups)
+    assert (comparison.p, comparison.seeds, comparison.is_told_apart) == (None, None, False)
+    assert comparison.behind == pytest.approx(0.2)
 
 
 def test_p_values_are_corrected_for_all_pairs():

@@ -71,6 +71,8 @@ def ran(monkeypatch) -> SimpleNamespace:
         ),
         (["seed=range(4,6)", "hydra.sweeper.max_batch_size=1"], ["seed=4", "seed=5"]),
         (["seed=0,1", "seed=4,5"], ["seed=4", "seed=5"]),
+        (["callbacks=default,[default,ema]"], ["callbacks=default", "callbacks=_default,ema_"]),
+        (["seed=4,5", "tags=[a]", "note=why, and [what]"], ["seed=4", "seed=5"]),
         (["++seed=choice(4,5)", "~callbacks.progress_bar", "sweep.fail_fast=true"], ["++seed=4", "++seed=5"]),
         (["seed=shuffle(range(0,8))"], None),
     ],
@@ -168,6 +170,42 @@ def test_a_job_keeps_its_number_and_folder_when_a_sweep_is_continued(launch_here
     assert ran.numbers == [1, 3, 4]
     assert [cfg.seed for cfg in ran.configs] == [1, 3, 9]
     assert (tmp_path / "sweep" / "2" / "results.json").stat().st_mtime_ns == finished
+
+
+def test_what_jobs_are_called_may_change_when_a_sweep_is_continued(launch_here, ran, tmp_path):
+    sweep = ("-m", "hydra.sweep.dir=sweep")
+    ran.failing = {1}
+    assert launch_here(*sweep, "seed=0,1", "tags=[first]") == 1
+    ran.failing = set()
+    assert launch_here(*sweep, "seed=0,1,2", "tags=[second]", "note=more of them") == 0
+    assert ran.folders == ["seed=0", "seed=1", "seed=1", "seed=2"]
+    assert [list(cfg.tags) for cfg in ran.configs] == [["first"], ["first"], ["second"], ["second"]]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("select.metric=accuracy/val,accuracy/train", "select.metric has one for the whole sweep"),
+        ("tags=a,b", "tags=a,b: must be a list, as in tags=[baseline,first]"),
+        ("optimizer=[sgd,adam],adamw", "must be one option; lists are for callbacks and logger"),
+    ],
+)
+def test_what_all_jobs_share_is_not_swept(launch_here, ran, tmp_path, capsys, override, message):
+    assert launch_here("-m", "seed=0,1", override) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_may_vary_lists_of_options(launch_here, ran, tmp_path):
+    (tmp_path / "conf" / "study").mkdir(parents=True)
+    params = "{callbacks: 'default,[default,ema,early_stopping]'}"
+    study = f"# @package _global_\nhydra: {{mode: MULTIRUN, sweeper: {{params: {params}}}}}\n"
+    (tmp_path / "conf" / "study" / "mine.yaml").write_text(study)
+    assert launch_here("--config-dir", "conf", "study=mine", "hydra.sweep.dir=sweep") == 0
+    assert [list(cfg.callbacks) for cfg in ran.configs] == [
+        ["checkpoint", "progress_bar"],
+        ["checkpoint", "progress_bar", "ema", "early_stopping"],
+    ]
 
 
 def test_a_value_that_was_fixed_may_vary_when_a_sweep_is_continued(launch_here, ran):

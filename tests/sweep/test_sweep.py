@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from fmnist_lit.config.criterion import DEFAULT
 from fmnist_lit.run.answers import pack, write_answers
 from fmnist_lit.sweep.__main__ import main
 from fmnist_lit.sweep.summary import Summary, summarize
@@ -635,10 +636,10 @@ def test_hostile_names_can_be_drawn(sweep):
     for seed in (0, 1):
         for note in ("$\\foo{$", "漢字 \\n $x$", "x" * 500):
             sweep.add(
-                f"+note='{note}'", f"seed={seed}", f"+a/../b={seed}", val=0.8, seed=seed, name=f"{hash(note)}{seed}"
+                f"+remark='{note}'", f"seed={seed}", f"+a/../b={seed}", val=0.8, seed=seed, name=f"{hash(note)}{seed}"
             )
     sweep.summarize(charts=True)
-    assert {path.name for path in sweep.folder.glob("plots/*")} >= {"bars_note.png", "curves.png"}
+    assert {path.name for path in sweep.folder.glob("plots/*")} >= {"bars_remark.png", "curves.png"}
 
 
 def test_seeds_alone_and_a_random_search_have_charts(tmp_path):
@@ -695,7 +696,7 @@ def test_failures_do_not_press_good_accuracies_into_a_line(shares, scale, ticks)
     _, ax = charts.figure_and_axes(4)
     if shares:
         ax.plot(range(len(shares)), shares)
-    charts.scale_accuracies(ax, free=0.1)
+    charts.scale_levels(ax, DEFAULT, free=0.1)
     assert ax.get_yscale() == scale
     assert set(ax.get_yticks()) >= ticks
     low, *places, high = ax.yaxis.get_transform().transform([ax.get_ylim()[0], *shares, ax.get_ylim()[1]])
@@ -731,3 +732,115 @@ def test_a_browser_sorts_the_table(sweep):
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000", "--dump-dom"]
     done = subprocess.run(["chromium", *options, page.as_uri()], capture_output=True, text=True, timeout=60, check=True)
     assert "<title>c2,c1,c3,f4ascending c3,c1,c2,f4descending</title>" in done.stdout
+
+
+# By another figure than the validation accuracy
+
+
+def by_loss(value: float) -> dict[str, Any]:
+    return {"metric": "loss/val", "mode": "min", "value": value}
+
+
+def by_f1(value: float | None) -> dict[str, Any]:
+    return {"metric": "f1/val", "mode": "max", "value": value}
+
+
+def test_ranks_by_what_the_runs_were_selected_by(sweep):
+    for lr, loss, accuracy in (("0.1", 0.4, 0.8), ("0.2", 0.3, 0.7), ("0.3", 0.5, 0.9)):
+        sweep.add(f"optimizer.lr={lr}", val=accuracy, val_loss=loss, select=by_loss(loss))
+    summary = sweep.summarize(charts=True)
+    assert [row["optimizer.lr"] for row in sweep.rows()] == ["0.2", "0.1", "0.3"]
+    assert summary.verdict.headline == (
+        "Best: optimizer.lr=0.2 with validation loss 0.3000, 70.00 % validation accuracy and 70.00 % test accuracy."
+    )
+    assert (sweep.folder / "summary.md").read_text().split("\n| ")[1].startswith("rank | val loss | optimizer.lr | ")
+    assert "Jobs, ranked by validation loss" in (sweep.folder / "summary.html").read_text()
+    assert {chart.name for chart in sweep.folder.glob("plots/*")} == {"figure_optimizer.lr.png", "curves.png"}
+    assert "Validation loss by lr" in (sweep.folder / "summary.md").read_text()
+    assert "Validation loss over epochs" in (sweep.folder / "summary.md").read_text()
+
+
+def test_one_seed_of_another_figure_is_said_to_be_untested(sweep):
+    for lr, loss in (("0.1", 0.4), ("0.2", 0.3)):
+        sweep.add(f"optimizer.lr={lr}", val=0.8, val_loss=loss, select=by_loss(loss))
+    summary = sweep.summarize()
+    assert warnings_about(summary, "tested") == [
+        "Not tested against the best: optimizer.lr=0.1 (0.1000 behind). With one seed each there is a test for "
+        "select.metric=accuracy/val only; run several, such as seed=0,1,2."
+    ]
+    assert not warnings_about(summary, "told apart")
+    assert [row["p_vs_best"] for row in sweep.rows()] == ["", ""]
+
+
+def test_several_seeds_of_another_figure_are_tested_on_it(sweep):
+    for lr, values in ((1, (0.8, 0.82, 0.84)), (2, (0.79, 0.83, 0.80))):
+        for seed, value in enumerate(values):
+            sweep.add(f"optimizer.lr={lr}", f"seed={seed}", val=0.5, seed=seed, select=by_f1(value))
+    summary = sweep.summarize(charts=True)
+    (warning,) = warnings_about(
+        summary, "This cannot be told apart from the best: optimizer.lr=2 (0.0133 behind, p = 0."
+    )
+    assert "p is by the paired t-test over 3 seeds" in warning
+    assert "with f1/val 0.8200 ± 0.0200, 50.00 ± 0.00 % validation accuracy and " in summary.verdict.headline
+    row = sweep.rows()[0]
+    assert (float(row["f1/val"]), float(row["f1/val_mean"])) == (pytest.approx(0.8), pytest.approx(0.82))
+
+
+def test_a_job_without_the_figure_that_selects_is_not_ranked(sweep):
+    sweep.add("optimizer.lr=1", val=0.8, select=by_f1(0.5))
+    sweep.add("optimizer.lr=2", val=0.9, select=by_f1(None))
+    sweep.summarize()
+    assert [(row["rank"], row["reason"]) for row in sweep.rows()] == [("1", ""), ("", "not ranked: no f1/val")]
+
+
+def test_jobs_that_were_selected_by_different_figures_are_not_ranked(sweep):
+    sweep.add("optimizer.lr=1", val=0.8)  # as version 0.1 wrote it: by accuracy
+    sweep.add("optimizer.lr=2", val=0.9, select=by_loss(0.5))
+    summary = sweep.summarize(charts=True)
+    assert summary.verdict.headline == (
+        "No ranking: the jobs were chosen by different figures: the highest validation accuracy, the lowest validation "
+        "loss."
+    )
+    assert not summary.table.ranked
+    assert "chosen by the lowest validation loss, other jobs were not: not ranked" in sweep.rows()[1]["reason"]
+
+
+@pytest.mark.parametrize("losses", [(0.4, 0.3, 0.5, 0.6), (0.3, 400.0, 2.0, 30.0)])
+def test_losses_are_drawn_whatever_their_magnitude(sweep, losses):
+    pytest.importorskip("matplotlib")
+    for (lr, size), loss in zip(((1, 32), (2, 32), (1, 64), (2, 64)), losses, strict=True):
+        run_dir = sweep.add(
+            f"optimizer.lr={lr}", f"data.batch_size={size}", val=0.5, val_loss=loss, select=by_loss(loss)
+        )
+        (run_dir / "metrics.csv").write_text(f"epoch,val_accuracy,val_loss\n1,0.5,{2 * loss}\n2,0.5,{loss}\n")
+    sweep.summarize(charts=True)
+    assert len(list(sweep.folder.glob("plots/*.png"))) == 4
+
+
+# Tags and notes
+
+
+def test_tags_and_notes_are_columns_and_no_parameters(sweep):
+    sweep.add("optimizer.lr=1", "tags=[a,b]", val=0.8, tags=["a", "b"], note="the first, with | in it")
+    sweep.add("optimizer.lr=2", "tags=[a]", val=0.9, tags=["a"], note=None)
+    summary = sweep.summarize()
+    assert summary.table.varied == ["optimizer.lr"]
+    assert [(row["tags"], row["note"]) for row in sweep.rows()] == [("a", ""), ("a, b", "the first, with | in it")]
+    for name in ("summary.md", "summary.html"):
+        assert "a, b" in (sweep.folder / name).read_text()
+    assert "Tags:" not in summary.text
+
+
+def test_tags_and_a_note_that_all_jobs_have_are_said_once(sweep):
+    for lr in (1, 2):
+        sweep.add(f"optimizer.lr={lr}", val=0.8, tags=["a", "b"], note="<b>why</b>")
+    summary = sweep.summarize()
+    assert summary.text.split("\n")[1:3] == ["Tags: a, b", "Note: <b>why</b>"]
+    assert "| tags" not in summary.text
+    assert "<p>Note: &lt;b&gt;why&lt;/b&gt;</p>" in (sweep.folder / "summary.html").read_text()
+
+
+def test_runs_without_tags_have_no_column_for_them(sweep):
+    sweep.add("optimizer.lr=1", val=0.8)
+    sweep.summarize()
+    assert {"tags", "note"} & sweep.rows()[0].keys() == set()

@@ -17,18 +17,20 @@ Main keys (--cfg job shows all of them)
   model.hidden_sizes=[512,512]   also model.activation, model.dropout, model.batch_norm
   trainer.max_epochs=10          also trainer.accelerator, trainer.devices, trainer.precision
   regularization.l1=0            L1 penalty on the weights
-  seed=0  num_threads=null  ckpt_path=null  init_from=null  hydra.run.dir=FOLDER
+  select.metric=accuracy/val     what the best is, with select.mode=max
+  seed=0  num_threads=null  ckpt_path=null  init_from=null  hydra.run.dir=FOLDER  tags=[]  note=null
 
 Examples
   python -m fmnist_lit                                          the tutorial's settings
   python -m fmnist_lit experiment=tutorial                      the tutorial itself, bit for bit
   python -m fmnist_lit optimizer=adam loss=label_smoothing trainer.max_epochs=5
   python -m fmnist_lit -m optimizer.lr=1e-3,1e-2,1e-1 data.batch_size=32,64
-  python -m fmnist_lit ckpt_path=outputs/runs/FOLDER            resume
+  python -m fmnist_lit callbacks=[default,early_stopping]       options of callbacks and logger may be several
+  python -m fmnist_lit ckpt_path=latest                         resume; or ckpt_path=outputs/runs/FOLDER
   tensorboard --logdir outputs                                  look at the curves
 
---cfg job prints the whole configuration, --hydra-help Hydra's own flags. --config-dir FOLDER adds configurations of your
-own, --trust PACKAGE lets them name classes of that package (docs/your_own.md)."""
+--cfg job prints the whole configuration, --hydra-help Hydra's own flags. --config-dir FOLDER adds configurations of
+your own, --trust PACKAGE lets them name classes of that package (docs/your_own.md)."""
 
 
 def help_text(config_dirs: Iterable[Path]) -> str:

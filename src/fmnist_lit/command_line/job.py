@@ -23,6 +23,7 @@ from fmnist_lit.command_line.folders import FOLDERS, require_room
 from fmnist_lit.command_line.messages import already_written
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.check import TRACKERS, check_configuration
+from fmnist_lit.config.criterion import Criterion
 from fmnist_lit.config.overrides import quoted
 from fmnist_lit.config.rules import title_of
 from fmnist_lit.config.trust import search_in, trust_words, trusted_packages
@@ -31,6 +32,7 @@ from fmnist_lit.processes.signals import InterruptedRunError, stop_request
 from fmnist_lit.processes.streams import guard_streams
 from fmnist_lit.run.files import read_json, remove_orphans, write_json
 from fmnist_lit.run.names import shell_command  # with the resolvers that name folders, in a worker too
+from fmnist_lit.run.results import selected_by
 from fmnist_lit.run.status import DivergedError
 
 log = logging.getLogger(__name__)
@@ -43,7 +45,7 @@ def run_job(cfg: DictConfig) -> float:
     """Train as ``cfg`` says and leave ``results.json`` with the status.
 
     Returns:
-        The validation accuracy, for sweepers that optimise one; if there is none, NaN, in a sweep 0.
+        The figure that selects, for sweepers that optimise one; if there is none, NaN, in a sweep the worst.
 
     Raises:
         SystemExit: with 128 + the signal's number, if a signal interrupted the run and not only one of several that
@@ -61,6 +63,8 @@ def run_job(cfg: DictConfig) -> float:
     earlier, refused = read_json(run_dir / "results.json"), False
     results: dict[str, Any] = {"status": "running", "stopped_by": None, **dict.fromkeys(FIGURES), "seed": cfg.seed}
     logging.raiseExceptions = "HYDRA_FULL_ERROR" in os.environ  # a log that cannot be written ends no run
+    criterion = Criterion.of(cfg.get("select"))
+    results |= {"select": selected_by(criterion, {}), **labels(cfg)}
     results["started"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     with stop_request.listening(), contextlib.ExitStack() as work:
         try:
@@ -68,7 +72,7 @@ def run_job(cfg: DictConfig) -> float:
         except Timeout:
             log.error("error: %s", already_written("run_dir", run_dir))
             if in_sweep():
-                return 0.0
+                return criterion.worst
             raise SystemExit(2) from None
         try:
             with noting_the_end(cfg, results):
@@ -102,8 +106,15 @@ def run_job(cfg: DictConfig) -> float:
         log.info("%s", summary(run_dir, results))
     elif cfg.sweep.fail_fast:
         raise SystemExit(1)
-    none = 0.0 if in_sweep() else math.nan  # a sweeper that optimises needs a number
-    return none if results["val_accuracy"] is None else float(results["val_accuracy"])
+    none = criterion.worst if in_sweep() else math.nan  # a sweeper that optimises needs a number
+    value = (results.get("select") or {}).get("value")
+    return none if value is None else float(value)
+
+
+def labels(cfg: DictConfig) -> dict[str, Any]:
+    """What a person calls a run."""
+    note = cfg.get("note")
+    return {"tags": [str(tag) for tag in cfg.get("tags", ())], "note": None if note is None else str(note)}
 
 
 def training(cfg: DictConfig) -> Callable[[DictConfig], dict[str, Any]]:
@@ -215,7 +226,9 @@ def summary(run_dir: Path, results: dict[str, Any]) -> str:
     data = title_of(results["dataset"])
     chosen = ""
     if results["best_epoch"] is not None:
-        chosen = f", weights of epoch {results['best_epoch']} (best on validation)"
+        criterion = Criterion.of(results.get("select"))
+        best = "best on validation" if criterion.is_default else criterion.superlative
+        chosen = f", weights of epoch {results['best_epoch']} ({best})"
     elif results["checkpoint"] == "checkpoints/final.ckpt":
         chosen = ", weights that training ended with (checkpoints/final.ckpt), such as an average"
     part = f" (PARTIAL: {results['partial']})" if results["partial"] else ""

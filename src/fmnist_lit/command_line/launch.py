@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterable, Sequence
@@ -53,6 +54,9 @@ def launch(arguments: Sequence[str]) -> int:
             if args.cfg:  # Hydra's own words for what cannot be composed fill a screen
                 with composer(args) as compose:
                     compose(*first_values(expand_globs(parse(args.overrides), options_of(args))))
+            if args.shell_completion:
+                check_completion(args.overrides)
+                sys.argv[0] = "fmnist-lit"  # what a shell can complete; python -m is for it about python
             if not follows:
                 sys.argv[1:] = [*flags, *args.overrides]
                 hydra_main()
@@ -84,6 +88,16 @@ def launch(arguments: Sequence[str]) -> int:
     if follows:
         return 0
     return exit_code(start.run_folders())
+
+
+def check_completion(words: Sequence[str]) -> None:
+    """Refuse to complete for a shell that Hydra does not know.
+
+    Raises:
+        ConfigError: saying which it does.
+    """
+    if not re.fullmatch(r"(install|uninstall|query)=(bash|zsh|fish)", " ".join(words)):
+        raise ConfigError(f"-sc {' '.join(words)}: must be install=, uninstall= or query= with bash, zsh or fish")
 
 
 def exit_code(run_dirs: Iterable[Path]) -> int:

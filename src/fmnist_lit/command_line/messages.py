@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fmnist_lit.config.arguments import trainer_options
@@ -18,8 +19,13 @@ EXTRAS = {
 }
 
 
-def explain_hydra_error(error: Exception) -> str:
-    """Hydra's message in a line, with the nearest known key or the options there are."""
+def explain_hydra_error(error: Exception, options_of: Callable[[str], list[str]]) -> str:
+    """Hydra's message in a line, with the nearest known key or the options there are.
+
+    Args:
+        error: what Hydra raised.
+        options_of: tells the names of a group's files.
+    """
     text = str(error).strip()
     if match := re.search(r"Could not override '([^']+)'", text):
         if match[1] in RULES:
@@ -29,19 +35,20 @@ def explain_hydra_error(error: Exception) -> str:
             return f"{match[1]}: not in the configuration; +{match[1]}=… adds it"
         return unknown_key(match[1])
     if match := re.search(r"Could not find '([^']+)'\s+Available options in '([^']+)':((?:\n\t\S+)+)", text):
-        group, options = match[2], match[3].split()
-        option = match[1].removeprefix(f"{group}/")
-        if extra := EXTRAS.get(f"{group}={option}"):
-            return f"{group}={option}: is not installed; pip install 'fmnist_lit[{extra}]'"
-        nearest = difflib.get_close_matches(option, options, n=1)
-        return f"{group}={option}: must be one of {', '.join(options)}" + (
-            f"; did you mean {nearest[0]}?" if nearest else ""
-        )
-    if match := re.search(r"Could not load '([^']+)'", text):
-        group, _, option = match[1].rpartition("/")
-        return f"{group}={option}: there is no such file; --config-dir names a folder of your own configurations"
+        return no_such_option(match[2], match[1].removeprefix(f"{match[2]}/"), match[3].split())
+    if match := re.search(r"Could not load '([^']+)/([^'/]+)'", text):  # one of a list
+        return no_such_option(match[1], match[2], options_of(match[1]))
     whole = f"{text} ({error.__cause__})" if error.__cause__ else text
     return " ".join(whole.split())[:300]
+
+
+def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
+    """An error text for an option that a group does not have."""
+    if extra := EXTRAS.get(f"{group}={option}"):
+        return f"{group}={option}: is not installed; pip install 'fmnist_lit[{extra}]'"
+    nearest = difflib.get_close_matches(option, options, n=1)
+    hint = f"did you mean {nearest[0]}?" if nearest else "--config-dir names a folder of your own configurations"
+    return f"{group}={option}: must be one of {', '.join(options)}; {hint}"
 
 
 def already_written(key: str, folder: Path) -> str:

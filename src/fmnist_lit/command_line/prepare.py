@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fmnist_lit.command_line.folders import claim, make_folder, require_room
-from fmnist_lit.command_line.messages import explain_hydra_error
+from fmnist_lit.command_line.messages import explain_hydra_error, no_such_option
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.check import check_configuration
 from fmnist_lit.config.overrides import (
@@ -40,6 +40,7 @@ from fmnist_lit.run import (
     resume,
 )
 from fmnist_lit.run.find import find_initial
+from fmnist_lit.run.latest import LATEST, latest_run
 
 INSTALLED_CONF = Path(__file__).parents[1] / "conf"
 CONF = INSTALLED_CONF if INSTALLED_CONF.is_dir() else Path(__file__).parents[3] / "conf"
@@ -140,7 +141,7 @@ def prepare(args: argparse.Namespace, locks: contextlib.ExitStack) -> Start:
                 )
             if multirun:
                 raise ConfigError(f"ckpt_path={cfg.ckpt_path}: resumes one run; it cannot be part of a sweep")
-            run_dir, checkpoint = resume.locate(cfg.ckpt_path)
+            run_dir, checkpoint = resume.locate(earlier_run(cfg))
             if run_dir is not None:
                 return prepare_resume(run_dir, checkpoint, given, compose, locks)
         if multirun:
@@ -157,6 +158,22 @@ def prepare(args: argparse.Namespace, locks: contextlib.ExitStack) -> Start:
             return Start(folder, overrides)
         overrides += sweeps.plan_sweep(folder, sweeps.command_of(args), cfg, swept, given, compose)
         return Start(folder, overrides, sweep_launcher=cfg.hydra.launcher)
+
+
+def earlier_run(cfg: DictConfig) -> str:
+    """The run or checkpoint that ``ckpt_path`` names; of ``latest`` it is said which one that is.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    if cfg.ckpt_path != LATEST:
+        return str(cfg.ckpt_path)
+    folder = folder_of(cfg, "hydra.run.dir").parent
+    newest = latest_run(folder)
+    if newest is None:
+        raise ConfigError(f"ckpt_path={LATEST}: there is no run with a checkpoint in {folder}")
+    print(f"ckpt_path={LATEST} is {newest}")
+    return str(newest)
 
 
 def folder_of(cfg: DictConfig, key: str) -> Path:
@@ -211,9 +228,13 @@ def composer(args: argparse.Namespace) -> Iterator[Compose]:
     @functools.cache
     def compose(*overrides: str) -> DictConfig:
         try:
-            return hydra.compose("config", [*extra, *overrides], return_hydra_config=True)
+            cfg = hydra.compose("config", [*extra, *overrides], return_hydra_config=True)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
-            raise ConfigError(explain_hydra_error(error)) from error
+            raise ConfigError(explain_hydra_error(error, options_of(args))) from error
+        local = cfg.hydra.runtime.choices.get("local", "default")
+        if local != "default" and local not in (options := options_of(args)("local")):  # which Hydra would pass over
+            raise ConfigError(no_such_option("local", local, options))
+        return cfg
 
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         yield compose

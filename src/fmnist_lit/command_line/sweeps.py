@@ -28,14 +28,16 @@ from fmnist_lit.run.names import shell_command
 from fmnist_lit.run.status import FINISHED, read_status
 from fmnist_lit.sweep import plan
 from fmnist_lit.sweep.summary import summarize
+from fmnist_lit.sweep.values import LABELS
 
 SUMMARY = "++hydra.callbacks.summary._target_=fmnist_lit.sweep.callback.SummaryCallback"
+FOR_THE_WHOLE = ("study", "select.metric", "select.mode", *LABELS)  # what a job takes, and cannot vary in a sweep
 JOB_FACTS = re.compile(r"\$\{(hydra[.:]job\.(num|id|name|override_dirname)\}|job_name:)")
 LONGEST = 240  # bytes of a folder's name; file systems stop at 255, and two names alike get a longer one
 PLUGIN_SETTINGS = {
     "JoblibLauncher": "hydra.launcher.pre_dispatch=n_jobs",  # no job waits in a process that is about to stop
     "RayLauncher": "hydra.launcher.ray.remote.max_retries=0",  # what was killed goes on when the sweep is continued
-    "OptunaSweeper": "hydra.sweeper.direction=maximize",  # the validation accuracy
+    "OptunaSweeper": "hydra.sweeper.direction={select.mode}imize",
 }
 
 
@@ -54,7 +56,7 @@ def require_sweepable(cfg: DictConfig, swept: Sequence[Override], params: Sequen
             raise ConfigError(f"hydra.sweeper.params: {key} is for the whole sweep; give it on the command line")
     for override in swept:
         line, key = as_given(override), override.key_or_group
-        if override.is_sweep_override() and (plan.is_for_the_whole(key) or key == "study"):
+        if override.is_sweep_override() and (plan.is_for_the_whole(key) or key in FOR_THE_WHOLE):
             raise ConfigError(f"{line}: several values; {key} has one for the whole sweep")
         if override.is_interval_sweep() and sweeper in ("grid", "basic"):
             raise ConfigError(
@@ -122,7 +124,7 @@ def plan_sweep(
             )
         overrides += subdir_of_samples(given)
     overrides += [
-        f"++{setting}"
+        f"++{setting.format(select=cfg.select)}"
         for plugin, setting in PLUGIN_SETTINGS.items()
         if plugin in (cfg.hydra.launcher._target_ + cfg.hydra.sweeper._target_) and key_of(setting) not in given_keys
     ]

@@ -18,7 +18,7 @@ OWN_OPTIONS = ("matmul_precision", "max_steps", "steps_per_batch", "checkpoint_e
 GIVEN = {
     "data": dict.fromkeys(("seed", "steps_per_batch", "break_every", "evaluate_each_epoch"), ""),
 }
-NOT_FOR_THE_PART = {"scheduler": ("interval",)}  # keys that build.py reads itself
+NOT_FOR_THE_PART = {"scheduler": ("interval", "monitor")}  # keys that build.py reads itself
 # What build.py gives to a part that takes it, unless its keys do
 OFFERED = {"model": ("num_classes",), "data.source": ("root", "train", "split", "download")}
 # Parts that are made in two steps, what they get in the second, and whether as their first argument

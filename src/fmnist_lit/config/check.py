@@ -9,6 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.arguments import Nodes, check_arguments
+from fmnist_lit.config.criterion import check_selection
 from fmnist_lit.config.lightning_options import REFUSED_CALLBACKS, REFUSED_TRAINER_OPTIONS
 from fmnist_lit.config.rules import FINITE, RULES, TEST_IMAGES, TRAIN_IMAGES
 from fmnist_lit.config.tree import plain, walk
@@ -16,9 +17,11 @@ from fmnist_lit.config.trust import is_of_trusted_package, require_trusted, requ
 
 GROUPS = ("data", "model", "loss", "optimizer", "scheduler", "trainer", "logger", "callbacks")
 TOP_LEVEL_KEYS = {
-    *(*GROUPS, "regularization", "sweep", "hydra"),
+    *(*GROUPS, "regularization", "select", "sweep", "hydra"),
     *("seed", "num_threads", "ckpt_path", "init_from", "evaluate_each_epoch", "flip_average", "run_dir", "total_steps"),
+    *("tags", "note"),
 }
+GLOBAL_GROUPS = ("experiment", "study", "local")  # whose files set keys of all groups
 # What other programs call our keys
 ALSO_CALLED = {
     **dict.fromkeys(("learning_rate", "learningrate", "max_lr"), ("optimizer.lr",)),
@@ -31,7 +34,7 @@ ALSO_CALLED = {
     "threads": ("num_threads",),
     "resume": ("ckpt_path",),
 }
-CLOSED_GROUPS = ("data", "regularization", "sweep")  # whose every key is in RULES
+CLOSED_GROUPS = ("data", "regularization", "select", "sweep")  # whose every key is in RULES
 OPEN_NODES = (("data", "source"),)  # within them
 DATA_MODULE = "fmnist_lit.data.FashionMNISTDataModule"
 # Of those in RULES what a configuration may lack
@@ -77,6 +80,8 @@ def check_value(key: str, path: tuple[str, ...], value: Any, *, has_rules: bool 
     known = key in RULES or path[1:] == ("_target_",) or any(rule.startswith(f"{key}.") for rule in RULES)
     item = path[-1].isdigit()  # of a list, which its own rule judges
     unread = path[0] in CLOSED_GROUPS and not (known or item or path[:2] in OPEN_NODES)
+    if path[0] in GLOBAL_GROUPS:
+        raise ConfigError(f"{key}: no such key; the first line of a file in {path[0]}/ must be # @package _global_")
     if path[0] not in TOP_LEVEL_KEYS or unread:
         raise ConfigError(unknown_key(key))
     if key == "data._target_" and value != DATA_MODULE:
@@ -130,12 +135,11 @@ def check_combinations(cfg: DictConfig) -> None:
         train_size, _ = sizes(cfg.data.train_size, cfg.data.val_size, TRAIN_IMAGES)
         if cfg.data.test_size is not None and cfg.data.test_size > TEST_IMAGES:
             raise ConfigError(f"data.test_size={cfg.data.test_size}: more than the {TEST_IMAGES} test images")
-    if "ReduceLROnPlateau" in cfg.scheduler._target_ and not (cfg.data.val_size and "val" in cfg.evaluate_each_epoch):
-        raise ConfigError("scheduler=plateau follows the validation loss: needs data.val_size > 0 and val evaluated")
+    check_selection(cfg)
     if "ReduceLROnPlateau" in cfg.scheduler._target_ and cfg.trainer.get("check_val_every_n_epoch", 1) != 1:
         raise ConfigError(
             f"trainer.check_val_every_n_epoch={cfg.trainer.check_val_every_n_epoch}: "
-            "scheduler=plateau follows the validation loss of every epoch"
+            "scheduler=plateau follows a figure of every epoch"
         )
     for name, callback in cfg.callbacks.items():
         if "BatchSizeFinder" in str(callback.get("_target_")) and "total_steps" in str(cfg.scheduler):

@@ -15,6 +15,7 @@ from fmnist_lit.config import ConfigError
 from fmnist_lit.config.check import GROUPS
 from fmnist_lit.config.paths import expanded
 
+LIST_GROUPS = ("callbacks", "logger")  # whose options have names of their own, so that several can be there
 PATH_KEYS = ("ckpt_path", "init_from", "hydra.run.dir", "hydra.sweep.dir", "run_dir")  # which never take several values
 PATHS = re.compile(
     r"data\.data_dir|.*[._](dir|dirpath|path|folder|root)"
@@ -36,8 +37,19 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         named = isinstance(override.value(), str | QuotedString | list) or override.is_sweep_override()
         if override.key_or_group in GROUPS and not (named or override.is_delete()):
             raise ConfigError(f"{word}: must be the name of a file in conf/{override.key_or_group}")
+        require_one_option(word, override)
         parsed.append(override)
     return parsed
+
+
+def require_one_option(word: str, override: Override) -> None:
+    """Refuse several options where they would overwrite each other, and several tags that are no list."""
+    group, value = override.key_or_group, override.value()
+    if group == "tags" and override.is_sweep_override():
+        raise ConfigError(f"{word}: must be a list, as in tags=[baseline,first]")
+    choices = value.list if isinstance(value, ChoiceSweep) else [value]
+    if group in GROUPS and group not in LIST_GROUPS and any(isinstance(choice, list) for choice in choices):
+        raise ConfigError(f"{word}: must be one option; lists are for {' and '.join(LIST_GROUPS)}")
 
 
 def merge(under: Sequence[Override], over: Sequence[Override]) -> list[Override]:
@@ -100,13 +112,15 @@ def representatives(overrides: Sequence[Override]) -> Iterator[list[str]]:
 
 
 def path_as_typed(word: str) -> str:
-    """Take a path for what it is: unquoted, the names of our own folders mean something else in Hydra's grammar.
+    """Take a path, or a note, for what it is: unquoted, it may mean something else in Hydra's grammar.
 
     Raises:
         ConfigError: if ``~`` or a variable in it means nothing here.
     """
     key, _, value = word.partition("=")
     name = key.lstrip("+")
+    if name == "note" and value.lower() != "null" and path_in_hydra(word) is None:
+        return f"{key}={quoted(value)}"  # a sentence may have commas and brackets in it
     if name == "hydra.searchpath":
         return re.sub(r"(?<=[=\[,'\"/ ])~[^,\]'\"]*", lambda match: expanded(match[0], word), word)
     if not value or not (name in PATH_KEYS or PATHS.fullmatch(name)):

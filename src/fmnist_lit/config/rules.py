@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fmnist_lit.config.criterion import is_of_test
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -45,6 +47,10 @@ def sequence_of(rule: Rule) -> Rule:
 NULL = Rule("null", lambda v: v is None)
 BOOLEAN = Rule("true or false", lambda v: isinstance(v, bool))
 TEXT = Rule("text", lambda v: isinstance(v, str) and bool(v))
+FIGURE = Rule(
+    "a figure such as accuracy/val or loss/val, but not of the test set, which is read once, at the end",
+    lambda v: TEXT.check(v) and not is_of_test(v),
+)
 PATH = Rule(
     "text, a path; ~ or ~name at its start is a user's home",
     lambda v: TEXT.check(v) and not os.path.expanduser(v).startswith("~"),
@@ -68,6 +74,10 @@ RULES = {
     "ckpt_path": TEXT | NULL,
     "init_from": TEXT | NULL,
     "total_steps": NULL,
+    "select.metric": FIGURE,
+    "select.mode": one_of("max", "min"),
+    "tags": Rule("a list of text, such as [baseline,'2nd']", sequence_of(TEXT).check),
+    "note": TEXT | NULL,
     "evaluate_each_epoch": sequence_of(one_of("val", "test")),
     "flip_average": BOOLEAN,
     "regularization.l1": NOT_NEGATIVE,
@@ -115,6 +125,7 @@ RULES = {
     "logger.mlflow.experiment_name": TEXT,
     "logger.mlflow.log_model": BOOLEAN,
     "scheduler.interval": one_of("step", "epoch"),
+    "scheduler.monitor": FIGURE | NULL,
     "scheduler.step_size": integer(1),
     "scheduler.gamma": POSITIVE,
     "scheduler.factor": POSITIVE,

@@ -9,7 +9,7 @@ from hydra.types import RunMode
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
-from fmnist_lit.config.overrides import key_of
+from fmnist_lit.config.overrides import LIST_GROUPS, key_of
 from fmnist_lit.loggers.tensorboard import TensorBoardLogger
 from fmnist_lit.loggers.tracker import Tracker
 
@@ -25,10 +25,12 @@ def log_hyperparameters(
     cfg: DictConfig, loggers: Iterable[Logger], metrics: Mapping[str, float], partial: str | None = None
 ) -> None:
     """One row in TensorBoard's HParams tab: the choices and numbers people vary, beside the accuracies."""
-    choices: Mapping[str, Any] = {}
+    choices: dict[str, Any] = {}
     varied: list[str] = []
     if HydraConfig.initialized():
-        choices = HydraConfig.get().runtime.choices
+        given = {key_of(line): line.partition("=")[2] for line in HydraConfig.get().overrides.task}
+        choices = {group: given[group] for group in LIST_GROUPS if group in given}  # Hydra does not remember lists
+        choices.update(HydraConfig.get().runtime.choices)
         varied = varied_in_job(HydraConfig.get())
     row: dict[str, Any] = {
         group: choices[group] for group in ("model", "loss", "optimizer", "scheduler") if group in choices
@@ -37,10 +39,10 @@ def log_hyperparameters(
         row |= {f"{group}.{key}": value for key, value in cfg[group].items() if not key.startswith("_")}
     for key in ("data.batch_size", "data.normalize", "regularization.l1", "trainer.max_epochs", "seed", *varied):
         row[key] = choices[key] if key in choices else OmegaConf.select(cfg, key)
-    if partial:
-        row["partial"] = partial
+    row |= {"tags": ", ".join(cfg.tags), "note": cfg.note, "partial": partial}
+    row = {key: value for key, value in row.items() if value or key not in ("tags", "note", "partial")}
     plain = {key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in row.items()}
-    accuracies = {tag: metrics[tag] for tag in ("accuracy/val", "accuracy/test") if tag in metrics}
+    accuracies = {tag: metrics[tag] for tag in ("accuracy/val", "accuracy/test", cfg.select.metric) if tag in metrics}
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(plain, accuracies, varied=varied)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fmnist_lit.classifier import Classifier
 from fmnist_lit.config import ConfigError
+from fmnist_lit.config.criterion import Criterion, was_not_logged
 from fmnist_lit.data import FashionMNISTDataModule
 from fmnist_lit.data.batches import TrainBatches
 from fmnist_lit.processes.collectives import any_rank_is_to_stop, gather, gather_rows
@@ -70,7 +71,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
 
 
 class RunCheckpoint(Checkpoint):
-    """``checkpoints/last.ckpt`` after each epoch, ``checkpoints/best.ckpt`` where validation accuracy is highest.
+    """``checkpoints/last.ckpt`` after each epoch, ``checkpoints/best.ckpt`` of the best, which ``metric`` chooses.
 
     A checkpoint says to the Trainer "at the start of epoch E" and to the data "B batches of it are done": then
     resuming in mid-epoch is resuming between epochs, with less to do. What differs between ranks is saved of each.
@@ -78,13 +79,18 @@ class RunCheckpoint(Checkpoint):
     Args:
         run_dir: the run folder.
         every_n_steps: also save after so many optimiser steps of an epoch; None for epochs only.
+        metric: a figure of ours by TensorBoard tag, or one that a callback logs.
+        mode: ``max`` or ``min``: what of it is the best.
     """
 
     copes_with_chunks = True
 
-    def __init__(self, run_dir: str | Path, every_n_steps: int | None = None) -> None:
+    def __init__(
+        self, run_dir: str | Path, every_n_steps: int | None = None, metric: str = "accuracy/val", mode: str = "max"
+    ) -> None:
         self.folder = Path(run_dir) / "checkpoints"
         self.every_n_steps = every_n_steps
+        self.criterion = Criterion(metric, mode)
         self.best_epoch: int | None = None
         self.best_metrics: dict[str, float] = {}
         self.best_answers: dict[str, Any] | None = None
@@ -186,7 +192,9 @@ class RunCheckpoint(Checkpoint):
             self.plateau_is_due = False
             for schedule in trainer.lr_scheduler_configs:
                 if schedule.reduce_on_plateau and schedule.interval == "epoch":
-                    module.lr_scheduler_step(schedule.scheduler, torch.tensor(module.figures["loss/val"]))
+                    if module.monitor not in module.figures:
+                        raise ConfigError(was_not_logged(f"scheduler=plateau follows {module.monitor}", module.figures))
+                    module.lr_scheduler_step(schedule.scheduler, torch.tensor(module.figures[module.monitor]))
         if self.generators is not None:
             restore_generators(self.generators)
             self.generators = None
@@ -212,8 +220,10 @@ class RunCheckpoint(Checkpoint):
         assert isinstance(module, Classifier)
         if not module.epoch_is_finished:  # stopped in the middle of it; the checkpoint to resume from is written
             return
-        accuracy = module.figures.get("accuracy/val")
-        improved = accuracy is not None and accuracy > self.best_metrics.get("accuracy/val", -1.0)
+        metric = self.criterion.metric
+        for name in (metric, module.monitor):
+            take_figure(trainer, module, name)
+        improved = self.criterion.improves(module.figures.get(metric), self.best_metrics.get(metric))
         if improved:
             self.best_epoch, self.best_metrics = trainer.current_epoch + 1, dict(module.figures)
             self.best_answers = validation_answers(trainer, module)
@@ -222,6 +232,9 @@ class RunCheckpoint(Checkpoint):
             link_durably(self.last, self.best)
         if any_rank_is_to_stop(trainer):
             stop_request.raise_if_received()
+        if metric not in module.figures and is_evaluated(module) and not self.criterion.is_default:
+            logged = {*module.figures, *trainer.callback_metrics}
+            raise ConfigError(was_not_logged(f"select.metric={metric}", logged))
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Keep weights that a callback has put into the model since the last checkpoint, such as an average."""
@@ -233,6 +246,20 @@ class RunCheckpoint(Checkpoint):
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
         if self.best_epoch is not None and self.best_answers is not None and trainer.is_global_zero:
             write_answers(self.folder.parent, self.best_epoch, self.best_answers)
+
+
+def is_evaluated(module: Classifier) -> bool:
+    """Whether what an epoch evaluates was evaluated at its end, and not in its middle only or in an earlier one."""
+    return not module.watched or module.evaluated_step == module.global_step
+
+
+def take_figure(trainer: Trainer, module: Classifier, metric: str) -> None:
+    """Add what a callback has logged in an epoch to the epoch's figures; all ranks take the value of the first."""
+    if metric not in module.figures and is_evaluated(module):
+        logged = trainer.callback_metrics.get(metric)
+        value = trainer.strategy.broadcast(None if logged is None else float(logged))
+        if value is not None:
+            module.figures[metric] = value
 
 
 def same_weights(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
@@ -250,7 +277,9 @@ def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
 
 
 def validation_answers(trainer: Trainer, module: Classifier) -> dict[str, Any] | None:
-    """Which validation images were right in the epoch that ends, packed; None where only a part was evaluated."""
+    """Which validation images were right in the epoch that ends, packed; None where not all were evaluated."""
+    if "accuracy/val" not in module.figures:
+        return None
     correct = gather_rows(trainer, torch.cat(module.evaluated["val"].correct).byte()).tolist()
     data: FashionMNISTDataModule = trainer.datamodule  # type: ignore[attr-defined]  # set by Trainer.fit
     return pack(data.val_fingerprint, correct) if len(correct) == len(data.val_images) else None

@@ -1,12 +1,14 @@
 """Which file holds what a run has trained; does without torch, so that a mistyped path is answered at once."""
 
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fmnist_lit.config import ConfigError
 from fmnist_lit.run.files import read_json
+from fmnist_lit.run.latest import LATEST, NEW_RUNS, latest_run
 
 
 class NoSuchRunError(ValueError):
@@ -45,11 +47,17 @@ def find_trained(path: str | Path) -> Trained:
 
     Args:
         path: a run folder, which means the checkpoint that its ``results.json`` is about, or else the best, or else
-            the last; or a file, which means itself.
+            the last; or a file, which means itself; or ``latest``, the run in ``outputs/runs`` last written to.
 
     Raises:
         NoSuchRunError: if there is no such file.
     """
+    if str(path) == LATEST:
+        newest = latest_run(NEW_RUNS)
+        if newest is None:
+            raise NoSuchRunError(f"{LATEST}: there is no run with a checkpoint in {NEW_RUNS}")
+        print(f"{LATEST} is {newest}", file=sys.stderr)
+        path = newest
     given = Path(os.path.expanduser(path))
     if given.is_dir():
         chosen = read_json(given / "results.json").get("checkpoint")

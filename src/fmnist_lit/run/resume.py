@@ -19,10 +19,10 @@ from fmnist_lit.run.files import read_json, read_yaml, write_text
 MAY_CHANGE = {
     *("ckpt_path", "run_dir", "sweep.fail_fast", "total_steps", "num_threads", "data.data_dir", "data.source"),
     *("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.accelerator"),
-    *("trainer.checkpoint_every_n_steps", "trainer.steps_per_batch"),
+    *("trainer.checkpoint_every_n_steps", "trainer.steps_per_batch", "tags", "note"),
 }
 # Keys that earlier versions did not know, and what they did
-NEW_SINCE_0_1 = {"init_from": None}
+NEW_SINCE_0_1 = {"init_from": None, "select.metric": "accuracy/val", "select.mode": "max", "scheduler.monitor": None}
 LIMITS = ("trainer.max_epochs", "trainer.max_steps")
 GROUPS_THAT_MAY_CHANGE = ("logger", "callbacks")
 
@@ -113,6 +113,8 @@ def own_data(run_dir: Path, checkpoint: Path, data: DictConfig, given: Collectio
         try:
             had = load_checkpoint(checkpoint)["hyper_parameters"]
             folder = as_the_run_had(had["data"]["data_dir"], run_dir)
+            if not folder.is_dir() and Path(data.data_dir).is_dir():  # it comes from another machine
+                folder = Path(data.data_dir)
         except (CheckpointError, LookupError, TypeError):  # which is said when the run goes on
             return []
         if data.source == "auto" and not {"data", "data.source"} & set(given) and had.get("dataset") in DATASETS:
@@ -134,14 +136,14 @@ def require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], source: str
     Raises:
         ConfigError: naming both values of the first key that differs and may not.
     """
-    before, after = {**NEW_SINCE_0_1, **flatten(earlier)}, flatten(now)
+    before, after = flatten(earlier), flatten(now)
     for key in [*before, *(key for key in after if key not in before)]:
         group = key.split(".")[0]
         if key in MAY_CHANGE or (group in GROUPS_THAT_MAY_CHANGE and not key.startswith("callbacks.ema")):
             continue
         if key == "classes" and key not in before:  # 0.1 did not keep them
             continue
-        old, new = before.get(key, "nothing"), after.get(key, "nothing")
+        old, new = before.get(key, NEW_SINCE_0_1.get(key, "nothing")), after.get(key, "nothing")
         if old != new:
             raise ConfigError(f"{key}={new}: the run in {source} has {old}; resuming keeps it, or start a new run")
     laid_out = "total_steps" in str(now.get("scheduler"))

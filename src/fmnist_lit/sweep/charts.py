@@ -1,4 +1,4 @@
-"""The charts of a sweep: validation accuracy against what varied, and over epochs."""
+"""The charts of a sweep: the figure that ranks against what varied, and over epochs."""
 
 import itertools
 import math
@@ -10,16 +10,17 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import FuncNorm
+from matplotlib.colors import FuncNorm, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from fmnist_lit.config.criterion import DEFAULT, Criterion
 from fmnist_lit.config.rules import title_of
 from fmnist_lit.report.charts import BEST, COLOURS, MUTED, WIDTH, Chart, canvas, chart_style, to_png
 from fmnist_lit.run.names import slug
-from fmnist_lit.sweep.jobs import STATUSES
+from fmnist_lit.sweep.jobs import CURVES, STATUSES
 from fmnist_lit.sweep.table import Group, RankedGroup, SweepTable
 from fmnist_lit.sweep.values import identity, is_number, show_value
 
@@ -37,6 +38,7 @@ RING: dict[str, Any] = {
 }
 ERROR_TICKS = (0, 10, 20, 30, 40, 50, 60, 70, 75, 80, 83, 86, 88, 90, 92, 94, 95, 96, 97, 98, 99, 99.5, 99.9)
 FAR_APART = 25  # percentage points; accuracies that lie further apart are drawn by the logarithm of their error
+FAR_TIMES = 25  # how many times the lowest the highest of other figures is, for them to be drawn by their logarithm
 MOST_LINES, MOST_CELLS, MOST_BARS, LONGEST_LABEL = len(COLOURS), 14, 20, 42
 
 
@@ -81,7 +83,7 @@ def charts_one_by_one(table: SweepTable) -> Iterator[Chart]:
 
 
 def heat_map(table: SweepTable, x: str, y: str) -> Chart:
-    """Validation accuracy by two numbers; a cell without one is hatched and says why."""
+    """The figure that ranks by two numbers; a cell without one is hatched and says why."""
     columns, rows = table.values(x), table.values(y)
     cells: dict[tuple[Any, Any], Group] = {}
     for group in table.groups:  # the best first
@@ -89,18 +91,27 @@ def heat_map(table: SweepTable, x: str, y: str) -> Chart:
     fig, ax = figure_and_axes(height=1.7 + 0.45 * len(rows))
     ax.grid(False)
     grid = [[cells.get((identity(column), identity(row))) for column in columns] for row in rows]
-    accuracies = np.array([[accuracy(group) for group in row] for row in grid])
-    low, high = float(np.nanmin(accuracies)), float(np.nanmax(accuracies))
-    norm = FuncNorm(BY_ERROR, low, high) if high - low > FAR_APART else None
-    image = ax.imshow(accuracies, norm=norm, origin="lower", aspect="auto", cmap="viridis")
-    bar = fig.colorbar(image, ax=ax, label="accuracy (%)", ticks=ticks_by_error(low, high) if norm else None)
+    criterion = table.criterion
+    levels = np.array([[level(group) for group in row] for row in grid])
+    low, high = float(np.nanmin(levels)), float(np.nanmax(levels))
+    norm: Normalize | None = FuncNorm(BY_ERROR, low, high) if is_by_error(criterion, low, high) else None
+    if is_by_magnitude(criterion, low, high):
+        norm = LogNorm(low, high)
+    cmap = "viridis" if criterion.mode == "max" else "viridis_r"  # the best is bright
+    image = ax.imshow(levels, norm=norm, origin="lower", aspect="auto", cmap=cmap)
+    label = "accuracy (%)" if criterion.is_share else criterion.words
+    ticks = ticks_by_error(low, high) if isinstance(norm, FuncNorm) else None
+    bar = fig.colorbar(image, ax=ax, label=label, ticks=ticks)
     bar.ax.yaxis.set_minor_locator(NullLocator())
-    shades = np.asarray(image.norm(accuracies), dtype=float)
+    if isinstance(norm, LogNorm):
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: show_value(float(value))))
+    shades = np.asarray(image.norm(levels), dtype=float)
+    shades = shades if criterion.mode == "max" else 1 - shades
     for i, j in itertools.product(range(len(rows)), range(len(columns))):
         cell = grid[i][j]
         colour, box = "black", None
         if isinstance(cell, RankedGroup):
-            text = f"{accuracy(cell):.1f}" + (f"\n±{accuracy_std(cell):.1f}" if cell.n > 1 else "")
+            text = short_level(cell, level(cell)) + (f"\n±{short_level(cell, level_std(cell))}" if cell.n > 1 else "")
             colour = "black" if shades[i, j] > 0.55 else "white"
         else:
             text = status_label(cell)
@@ -115,12 +126,12 @@ def heat_map(table: SweepTable, x: str, y: str) -> Chart:
     ax.set_yticks(range(len(rows)), map(show_value, rows))
     ax.set_xlabel(x)
     ax.set_ylabel(y)
-    title = f"Validation accuracy by {short_key(table, x)} and {short_key(table, y)}"
+    title = f"{heading(criterion)} by {short_key(table, x)} and {short_key(table, y)}"
     return titled_chart(fig, table, f"heatmap_{x}_{y}", title, [x, y], "the best is framed")
 
 
 def against_number(table: SweepTable, key: str) -> Chart:
-    """Validation accuracy against a number, with a line for each combination of what else varied.
+    """The figure that ranks against a number, with a line for each combination of what else varied.
 
     Where these are too many, a line has the best of them.
     """
@@ -146,7 +157,7 @@ def against_number(table: SweepTable, key: str) -> Chart:
         drawn = sorted(ranked, key=lambda group: float(group.settings[key]))
         ax.errorbar(
             [group.settings[key] for group in drawn],
-            [accuracy(group) for group in drawn],
+            [level(group) for group in drawn],
             error_bars(drawn),
             color=palette[index],
             marker=MARKERS[index],
@@ -159,9 +170,10 @@ def against_number(table: SweepTable, key: str) -> Chart:
                 diverged.setdefault(index, []).append(group.settings[key])
     best = table.ranked[0]
     if is_number(best.settings[key]):
-        ax.plot(best.settings[key], accuracy(best), **RING, label=f"best: {accuracy(best):.1f} %")
+        unit = " %" if table.criterion.is_share else ""
+        ax.plot(best.settings[key], level(best), **RING, label=f"best: {short_level(best, level(best))}{unit}")
     ax.margins(x=0.07)
-    scale_accuracies(ax, free=0.05 * len(diverged))
+    scale_levels(ax, table.criterion, free=0.05 * len(diverged))
     if diverged:  # a row of crosses for each line, below all of them
         for row, (index, values) in enumerate(diverged.items()):
             height = [0.03 + 0.045 * row] * len(values)
@@ -171,7 +183,8 @@ def against_number(table: SweepTable, key: str) -> Chart:
     ax.set_xlabel(f"{key}{scale}")
     legend_below(fig, ax)
     shown = [key, *by] if is_line else None
-    return titled_chart(fig, table, f"accuracy_{key}", f"Validation accuracy by {short_key(table, key)}", shown)
+    kind = "accuracy" if table.criterion.is_share else "figure"
+    return titled_chart(fig, table, f"{kind}_{key}", f"{heading(table.criterion)} by {short_key(table, key)}", shown)
 
 
 def against_category(table: SweepTable, key: str) -> Chart:
@@ -181,11 +194,12 @@ def against_category(table: SweepTable, key: str) -> Chart:
         bars.setdefault(identity(group.settings[key]), group)
     shown = list(bars.values())[:MOST_BARS][::-1]
     fig, ax = figure_and_axes(height=1.7 + 0.45 * len(shown))
-    lowest = min(accuracy(group) - accuracy_std(group) for group in shown if isinstance(group, RankedGroup))
-    start = max(0, 10 * math.floor(lowest / 10 - 0.5)) if lowest > 50 else 0  # from 0, all bars would look alike
+    lowest = min(level(group) - level_std(group) for group in shown if isinstance(group, RankedGroup))
+    # from 0, all bars would look alike
+    start = max(0, 10 * math.floor(lowest / 10 - 0.5)) if table.criterion.is_share and lowest > 50 else 0
     ax.barh(
         range(len(shown)),
-        [accuracy(group) - start if isinstance(group, RankedGroup) else 0 for group in shown],
+        [level(group) - start if isinstance(group, RankedGroup) else 0 for group in shown],
         left=start,
         xerr=error_bars(shown),
         color=[BEST if group is table.ranked[0] else MUTED for group in shown],
@@ -196,37 +210,40 @@ def against_category(table: SweepTable, key: str) -> Chart:
     tuned = [other for other in (*table.numbers, *table.categories) if other != key]
     names = [settings_label(table, group, tuned) if isinstance(group, RankedGroup) else "" for group in shown]
     notes = [f"\n{name}" if 0 < len(name) <= 30 else "" for name in names]
-    texts = [accuracy_label(group) + note for group, note in zip(shown, notes, strict=True)]
+    texts = [level_label(group) + note for group, note in zip(shown, notes, strict=True)]
     figures.set_yticks(range(len(shown)), texts, fontsize=10)
     for axis in (ax, figures):
         axis.tick_params(axis="y", length=0)
     figures.spines["right"].set_visible(False)
     ax.grid(False, axis="y")
-    ax.set_xlabel("validation accuracy (%)" + (f", from {start} % on" if start else ""))
-    return titled_chart(fig, table, f"bars_{key}", f"Validation accuracy by {short_key(table, key)}", [key])
+    ax.set_xlabel(axis_label(table.criterion) + (f", from {start} % on" if start else ""))
+    return titled_chart(fig, table, f"bars_{key}", f"{heading(table.criterion)} by {short_key(table, key)}", [key])
 
 
 def over_seeds(table: SweepTable) -> Chart:
-    """The validation accuracy of each seed, with their mean and standard deviation."""
-    group = table.ranked[0]
-    values = sorted(100 * value for value in group.figures("val_accuracy"))
+    """The figure that ranks, of each seed, with their mean and standard deviation."""
+    group, criterion = table.ranked[0], table.criterion
+    values = sorted(group.figures(criterion.column), key=criterion.cost, reverse=True)
     fig, ax = figure_and_axes(height=3.4)
-    mean, std = accuracy(group), accuracy_std(group)
-    ax.axhspan(mean - std, mean + std, color=MUTED, alpha=0.4, lw=0, label=f"± {std:.2f} standard deviation")
-    ax.axhline(mean, color=BEST, lw=2, label=f"mean {mean:.2f} %")
-    ax.plot(range(1, len(values) + 1), values, "o", color=COLOURS[0], label="a seed")
+    mean, std = level(group), level_std(group)
+    spread = f"{std:.2f}" if criterion.is_share else f"{std:.4f}"
+    ax.axhspan(mean - std, mean + std, color=MUTED, alpha=0.4, lw=0, label=f"± {spread} standard deviation")
+    ax.axhline(mean, color=BEST, lw=2, label=f"mean {criterion.shown(group.value)}")
+    points = [scale_of(criterion) * value for value in values]
+    ax.plot(range(1, len(points) + 1), points, "o", color=COLOURS[0], label="a seed")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("seeds, from the worst to the best")
-    ax.set_ylabel("validation accuracy (%)")
+    ax.set_ylabel(axis_label(criterion))
     legend_below(fig, ax)
-    return titled_chart(fig, table, "seeds", "Validation accuracy by seed", [])
+    return titled_chart(fig, table, "seeds", f"{heading(criterion)} by seed", [])
 
 
 def over_epochs(table: SweepTable) -> Chart:
-    """Validation accuracy after each epoch: the best in front, the others muted."""
+    """The figure that ranks, or the validation accuracy, after each epoch: the best in front, the others muted."""
     fig, ax = figure_and_axes(height=4.6)
     best = table.ranked[0]
-    curves = {group: mean_curve(group) for group in table.groups}
+    criterion = table.criterion if table.criterion.column in CURVES else DEFAULT
+    curves = {group: mean_curve(group, scale_of(criterion)) for group in table.groups}
     others = [group for group in table.groups[::-1] if curves[group] and group is not best]
     width = max(0.5, 1.4 - len(others) / 50)
     for group in others:
@@ -248,10 +265,10 @@ def over_epochs(table: SweepTable) -> Chart:
         ax.plot(epochs, means, "o-", color=BEST, lw=2.6, ms=5 if len(epochs) < 30 else 0, label=name or "mean")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("epoch")
-    scale_accuracies(ax)
+    scale_levels(ax, criterion)
     legend_below(fig, ax)
     note = "the best in front" if others else ""
-    return titled_chart(fig, table, "curves", "Validation accuracy over epochs", table.parameters, note)
+    return titled_chart(fig, table, "curves", f"{heading(criterion)} over epochs", table.parameters, note)
 
 
 def titled_chart(
@@ -329,15 +346,19 @@ def scale_axis(ax: Axes, values: Sequence[float]) -> str:
     return {"linear": "", "log": " (log scale)", "symlog": " (log scale, and 0)"}[kind]
 
 
-def scale_accuracies(ax: Axes, free: float = 0.0) -> None:
-    """Choose the scale and the ticks of the y-axis for the accuracies in % that are drawn.
+def scale_levels(ax: Axes, criterion: Criterion, free: float = 0.0) -> None:
+    """Choose the scale and the ticks of the y-axis for the figures that are drawn; shares are in %.
 
     Args:
         ax: the axes.
+        criterion: which figure they are.
         free: the fraction of the height to leave empty below them.
     """
     low, high = ax.dataLim.intervaly if ax.has_data() else (0, 0)
-    by_error = high - low > FAR_APART
+    by_error = is_by_error(criterion, low, high)
+    if is_by_magnitude(criterion, low, high):
+        ax.set_yscale("log")
+        ax.yaxis.set_minor_locator(NullLocator())
     if by_error:
         ax.set_yscale("function", functions=BY_ERROR)
         ax.yaxis.set_minor_locator(NullLocator())
@@ -348,11 +369,21 @@ def scale_accuracies(ax: Axes, free: float = 0.0) -> None:
     limits = [bottom - margin - free * span, bottom - margin, top + margin]
     lowest, low, high = transform.inverted().transform(limits)
     ax.set_ylim(lowest, high)
-    low, high = max(0, low), min(100, high)
+    low, high = (max(0, low), min(100, high)) if criterion.is_share else (low, high)
     kept = ticks_by_error(low, high) if by_error else [tick for tick in ax.get_yticks() if low <= tick <= high]
     ax.yaxis.set_major_locator(FixedLocator(kept))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: show_value(float(value))))
-    ax.set_ylabel("validation accuracy (%)" + ("\nlog scale of the error" if by_error else ""))
+    ax.set_ylabel(axis_label(criterion) + ("\nlog scale of the error" if by_error else ""))
+
+
+def is_by_error(criterion: Criterion, low: float, high: float) -> bool:
+    """Whether figures between these are drawn by the logarithm of their error."""
+    return criterion.is_share and high - low > FAR_APART
+
+
+def is_by_magnitude(criterion: Criterion, low: float, high: float) -> bool:
+    """Whether figures between these, such as losses, are drawn by their own logarithm."""
+    return not criterion.is_share and 0 < low < high / FAR_TIMES
 
 
 def ticks_by_error(low: float, high: float) -> list[float]:
@@ -387,37 +418,57 @@ def short_key(table: SweepTable, key: str) -> str:
     return name if last.count(name) == 1 else key
 
 
-def mean_curve(group: Group) -> list[tuple[int, float, float]]:
-    """Epoch, mean and sample standard deviation of the validation accuracy in %, over the counted seeds or else all."""
+def mean_curve(group: Group, scale: float) -> list[tuple[int, float, float]]:
+    """Epoch, mean and sample standard deviation of the curves times ``scale``, over the counted seeds or else all."""
     curves = [job.curve for job in group.counted or group.jobs if job.curve]
     epochs = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
-    by_epoch = [(epoch, [100 * curve[epoch] for curve in curves]) for epoch in epochs]
+    by_epoch = [(epoch, [scale * curve[epoch] for curve in curves]) for epoch in epochs]
     return [
         (epoch, statistics.fmean(shares), statistics.stdev(shares) if len(shares) > 1 else 0.0)
         for epoch, shares in by_epoch
     ]
 
 
-def accuracy(group: Group | None) -> float:
-    """Mean validation accuracy in %; NaN where there is none."""
-    return 100 * group.val_accuracy if isinstance(group, RankedGroup) else math.nan
+def scale_of(criterion: Criterion) -> float:
+    """What a figure is multiplied by before it is drawn: shares are drawn in %."""
+    return 100.0 if criterion.is_share else 1.0
 
 
-def accuracy_std(group: Group) -> float:
-    """Sample standard deviation of the validation accuracy over seeds in %; 0 where it is unknown."""
-    return 100 * (group.std("val_accuracy") or 0.0)
+def heading(criterion: Criterion) -> str:
+    """A figure as the beginning of a title; a callback's as it is logged."""
+    return criterion.words if "/" in criterion.words else criterion.words.capitalize()
+
+
+def axis_label(criterion: Criterion) -> str:
+    """A figure as the label of an axis."""
+    return criterion.words + (" (%)" if criterion.is_share else "")
+
+
+def level(group: Group | None) -> float:
+    """The mean of the figure that ranks, shares in %; NaN where there is none."""
+    return scale_of(group.criterion) * group.value if isinstance(group, RankedGroup) else math.nan
+
+
+def level_std(group: Group) -> float:
+    """Its sample standard deviation over seeds; 0 where it is unknown."""
+    return scale_of(group.criterion) * (group.value_std or 0.0) if isinstance(group, RankedGroup) else 0.0
+
+
+def short_level(group: RankedGroup, value: float) -> str:
+    """A figure of a group, or its spread, for a place with little room."""
+    return f"{value:.1f}" if group.criterion.is_share else f"{value:.3g}"
 
 
 def error_bars(groups: Sequence[Group]) -> list[float] | None:
     """The standard deviations for matplotlib, NaN where there is none; None where all are 0, or it draws their caps."""
-    return [accuracy_std(group) or math.nan for group in groups] if any(map(accuracy_std, groups)) else None
+    return [level_std(group) or math.nan for group in groups] if any(map(level_std, groups)) else None
 
 
-def accuracy_label(group: Group) -> str:
-    """A group's validation accuracy as text, or why it has none."""
+def level_label(group: Group) -> str:
+    """A group's figure as text, or why it has none."""
     if not isinstance(group, RankedGroup):
         return status_label(group)
-    return f"{accuracy(group):.2f} %" if group.n < 2 else f"{accuracy(group):.2f} ± {accuracy_std(group):.2f} %"
+    return group.criterion.shown(group.value, group.value_std)
 
 
 def status_label(group: Group | None) -> str:

@@ -27,8 +27,9 @@ class Comparison:
 
     Attributes:
         other: the configuration.
-        behind: its distance from the best, as a fraction of the validation images.
+        behind: its distance from the best in the figure that selects, not negative.
         p: of a difference as large between equals; corrected for that all configurations of the sweep were compared.
+            None where there is no test.
         test: the name of the test.
         covers_training: whether the test knows of luck in training, which takes more than one seed.
         seeds: how many of each, in a sweep of the two alone, would tell such a difference; None where there is none.
@@ -36,7 +37,7 @@ class Comparison:
 
     other: RankedGroup
     behind: float
-    p: float
+    p: float | None
     test: str
     covers_training: bool
     seeds: int | None
@@ -44,7 +45,7 @@ class Comparison:
     @property
     def is_told_apart(self) -> bool:
         """Whether the best is better by more than chance."""
-        return self.p <= LEVEL
+        return self.p is not None and self.p <= LEVEL
 
 
 @dataclass(frozen=True)
@@ -74,21 +75,31 @@ def compare_with_best(ranked: Sequence[RankedGroup]) -> list[Comparison]:
     """
     pairs = list(itertools.combinations(ranked, 2))  # those with the best come first
     tests = [compare(a, b) for a, b in pairs]
-    corrected = holm([test.p for test in tests])
+    corrected = iter(holm([test.p for test in tests if test is not None]))
     comparisons = []
-    for (best, other), test, p in zip(pairs[: len(ranked) - 1], tests, corrected, strict=False):
-        behind = best.val_accuracy - other.val_accuracy
+    for (best, other), test in zip(pairs[: len(ranked) - 1], tests, strict=False):
+        behind = best.criterion.cost(other.value) - best.criterion.cost(best.value)
+        if test is None:
+            comparisons.append(Comparison(other, behind, None, "", False, None))
+            continue
+        p = next(corrected)
         seeds = seeds_needed(behind, test.std, paired=test.paired) if behind > 0 else None
         comparisons.append(Comparison(other, behind, p, test.name, test.covers_training, seeds))
     return comparisons
 
 
-def compare(a: RankedGroup, b: RankedGroup) -> Test:
-    """The test that suits what two groups have: several seeds, the same ones or not, or one seed each."""
+def compare(a: RankedGroup, b: RankedGroup) -> Test | None:
+    """The test that suits what two groups have: several seeds, the same ones or not, or one seed each.
+
+    None for one seed each where the figure is not the share of right answers: nothing tells of its luck then.
+    """
     if a.n == b.n == 1:
-        return compare_images(a.counted[0], b.counted[0])
-    figures = [{identity(job.value(SEED)): job.results["val_accuracy"] for job in group.counted} for group in (a, b)]
-    step = 1 / min(num_val_images(job) for job in (a.counted[0], b.counted[0]))  # accuracies know no less
+        return compare_images(a.counted[0], b.counted[0]) if a.criterion.metric == "accuracy/val" else None
+    column, step = a.criterion.column, 0.0
+    seeds = [[identity(job.value(SEED)) for job in group.counted] for group in (a, b)]
+    figures = [dict(zip(own, group.figures(column), strict=True)) for own, group in zip(seeds, (a, b), strict=True)]
+    if column.startswith("val_accuracy"):
+        step = 1 / min(num_val_images(job) for job in (a.counted[0], b.counted[0]))  # accuracies know no less
     if figures[0].keys() == figures[1].keys():
         t = paired_t(list(figures[0].values()), [figures[1][seed] for seed in figures[0]], step)
         return Test(t.p, t.error * math.sqrt(a.n), f"the paired t-test over {a.n} seeds", True, True)

@@ -10,9 +10,12 @@ from typing import Any
 
 import yaml
 
+from fmnist_lit.config.criterion import Criterion
 from fmnist_lit.run.answers import Answers, read_answers
+from fmnist_lit.run.files import read_json
 from fmnist_lit.sweep.values import SEED, is_number, one_line, parse_setting, select
 
+CURVES = ("val_accuracy", "val_loss", "train_accuracy", "train_loss")  # columns of metrics.csv
 STATUSES = ("completed", "diverged", "failed", "interrupted", "running", "not started")  # the order of rows
 
 
@@ -28,7 +31,7 @@ class Job:
         status: one of STATUSES.
         reason: why it is not completed or not ranked, or which of its files is damaged; else empty.
         results: what results.json says.
-        curve: validation accuracy by epoch (from 1), a fraction.
+        curve: by epoch (from 1), the figure that selects, or the validation accuracy where that has no curve.
     """
 
     run_dir: Path
@@ -50,6 +53,18 @@ class Job:
         """Its composed configuration; empty if it cannot be read."""
         content = yaml_or_none(self.run_dir / ".hydra" / "config.yaml")
         return content if isinstance(content, Mapping) else {}
+
+    @cached_property
+    def criterion(self) -> Criterion:
+        """By what its best epoch was chosen, and it is ranked."""
+        return Criterion.of(self.results.get("select"))
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """What a person called it: ``tags`` and ``note``, each empty where there is none."""
+        tags, note = self.results.get("tags"), self.results.get("note")
+        listed = tags if isinstance(tags, list) else []
+        return {"tags": ", ".join(map(one_line, listed)), "note": "" if note is None else one_line(note)}
 
     @cached_property
     def answers(self) -> Answers | None:
@@ -74,8 +89,8 @@ class Job:
         return replace(self, reason="; ".join(filter(None, [reason, self.reason])))
 
     def figure(self, name: str) -> float | None:
-        """A finite number of results.json."""
-        value = self.results.get(name)
+        """A finite number of results.json, or the one that selects by the name of its column."""
+        value = selected_value(self.results) if name == self.criterion.column else self.results.get(name)
         return value if is_number(value) else None
 
 
@@ -89,7 +104,9 @@ def read_job(run_dir: Path, folder: str, overrides: tuple[str, ...] | None, swee
         sweep_command: the command line of its sweep.
         live: whether the job may still run; otherwise one whose status is ``running`` was killed.
     """
-    curve, damage = read_curve(run_dir / "metrics.csv")
+    criterion = Criterion.of(read_json(run_dir / "results.json").get("select"))
+    column = criterion.column if criterion.column in CURVES else CURVES[0]
+    curve, damage = read_curve(run_dir / "metrics.csv", column)
     status, reason, results = read_results(run_dir, live, epoch=max(curve, default=0))
     reasons = [reason]
     if overrides is None:
@@ -131,18 +148,28 @@ def why_not_ranked(results: Mapping[str, Any]) -> str:
     """Why a completed job is not ranked; empty if it is."""
     if results.get("partial"):
         return f"not ranked: its figures are of a part, {results['partial']}"
-    return "" if is_number(results.get("val_accuracy")) else "not ranked: no validation accuracy"
+    if is_number(selected_value(results)):
+        return ""
+    return f"not ranked: no {Criterion.of(results.get('select')).words}"
 
 
-def read_curve(file: Path) -> tuple[dict[int, float], str]:
-    """Validation accuracy by epoch from ``metrics.csv``, as far as it can be read, and what is wrong with the file."""
+def selected_value(results: Mapping[str, Any]) -> Any:
+    """The figure that selects; ``results.json`` of version 0.1 has it under its own name alone."""
+    chosen = results.get("select")
+    if isinstance(chosen, Mapping) and "value" in chosen:
+        return chosen["value"]
+    return results.get(Criterion.of(chosen).column)
+
+
+def read_curve(file: Path, column: str) -> tuple[dict[int, float], str]:
+    """A column of ``metrics.csv`` by epoch, as far as it can be read, and what is wrong with the file."""
     curve: dict[int, float] = {}
     try:
         with open(file, newline="", encoding="utf-8") as lines:
             rows = csv.DictReader(lines)
             for row in rows:
-                if row.get("val_accuracy") and None not in row.values():
-                    curve[int(row["epoch"])] = float(row["val_accuracy"])
+                if row.get(column) and None not in row.values():
+                    curve[int(row["epoch"])] = float(row[column])
                 elif None in row.values():
                     return curve, "metrics.csv is damaged"
             return curve, "" if rows.fieldnames else "metrics.csv is empty"

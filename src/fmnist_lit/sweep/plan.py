@@ -18,6 +18,7 @@ from fmnist_lit.config.overrides import key_of, quoted, values_of
 from fmnist_lit.run.files import read_json, write_json
 from fmnist_lit.run.status import FINISHED, read_status
 from fmnist_lit.sweep.jobs import yaml_or_none
+from fmnist_lit.sweep.values import LABELS
 
 OWN_NAMES = ("plots", "summary.csv", "summary.md", "summary.html", "sweep.json", "multirun.yaml", ".submitit", ".lock")
 PARSER = OverridesParser.create()
@@ -83,9 +84,8 @@ def setting_of(line: str) -> Setting:
 def settings_of(overrides: Iterable[str]) -> frozenset[Setting]:
     """What a job is recognised by: all it sets, whatever the order and the spelling; the last one of a key counts."""
     settings = {name: (key, name, value) for key, name, value in map(setting_of, overrides)}
-    return frozenset(
-        setting for setting in settings.values() if not is_for_the_whole(setting[0]) and setting[0] != "ckpt_path"
-    )
+    others = ("ckpt_path", *LABELS)
+    return frozenset(s for s in settings.values() if not is_for_the_whole(s[0]) and s[0] not in others)
 
 
 def write_plan(

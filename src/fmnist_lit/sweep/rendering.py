@@ -14,7 +14,7 @@ from fmnist_lit.config.rules import title_of
 from fmnist_lit.report.tables import Cell, Rows, escape_html, escape_markdown, markdown_table
 from fmnist_lit.sweep.jobs import Job
 from fmnist_lit.sweep.table import RankedGroup, SweepTable
-from fmnist_lit.sweep.values import SEED, is_number, show_value
+from fmnist_lit.sweep.values import LABELS, SEED, is_number, show_value
 from fmnist_lit.sweep.verdict import Verdict, format_percent
 
 if TYPE_CHECKING:  # matplotlib is imported only to draw
@@ -24,15 +24,23 @@ FIGURE_COLUMNS = ("val_accuracy", "val_loss", "test_accuracy", "test_loss", "bes
 PAGE = Path(__file__).with_name("page.html")
 
 
+def figure_columns(table: SweepTable) -> list[str]:
+    """The figures of ``results.json`` that are shown, the one that ranks first."""
+    return list(dict.fromkeys([table.criterion.column, *FIGURE_COLUMNS]))
+
+
 def to_csv(table: SweepTable, verdict: Verdict) -> str:
     """A row a job: accuracies as fractions, numbers in full; ``rank`` is that of its group.
 
     ``p_vs_best`` is how likely a gap to the best as large as its group's is between equals, corrected for the choice.
     Where seeds vary, ranked rows also have ``n``, means and sample standard deviations of their group.
     """
-    per_group = ["val_accuracy", "test_accuracy"] if table.seeded else []
-    names = ["rank", *table.varied, "status", *FIGURE_COLUMNS, "folder", "dataset", "reason", "p_vs_best"]
+    columns = figure_columns(table)
+    per_group = list(dict.fromkeys([columns[0], "val_accuracy", "test_accuracy"])) if table.seeded else []
+    names = ["rank", *table.varied, "status", *columns, "folder", "dataset", "reason", "p_vs_best"]
     names += ["n"] * table.seeded + [f"{name}_{kind}" for name in per_group for kind in ("mean", "std")]
+    labels = [name for name in LABELS if any(job.labels[name] for job in table.jobs)]
+    names += labels
     groups = {job.run_dir: group for group in table.ranked for job in group.counted}
     p_values = {comparison.other.rank: comparison.p for comparison in verdict.comparisons}
     text = io.StringIO()
@@ -42,7 +50,8 @@ def to_csv(table: SweepTable, verdict: Verdict) -> str:
         row: dict[str, Any] = {
             key: value if is_number(value := job.value(key)) else show_value(value) for key in table.varied
         }
-        row |= {name: job.figure(name) for name in FIGURE_COLUMNS}
+        row |= {name: job.figure(name) for name in columns}
+        row |= {name: job.labels[name] for name in labels}
         row |= {"status": job.status, "folder": job.folder, "dataset": job.results.get("dataset"), "reason": job.reason}
         if group := groups.get(job.run_dir):
             row |= {"rank": group.rank, "p_vs_best": p_values.get(group.rank)}
@@ -56,7 +65,8 @@ def to_csv(table: SweepTable, verdict: Verdict) -> str:
 
 def to_markdown(table: SweepTable, verdict: Verdict, charts: Sequence["Chart"], note: str) -> str:
     """The whole summary as Markdown; ``note`` says why there are no charts, where there are none."""
-    parts = [f"# {escape_markdown(sweep_title(table))}", f"**{escape_markdown(verdict.headline)}**"]
+    parts = [f"# {escape_markdown(sweep_title(table))}", *map(escape_markdown, shared_labels(table))]
+    parts.append(f"**{escape_markdown(verdict.headline)}**")
     if verdict.command:
         parts += ["Run it again:", textwrap.indent(verdict.command, "    ")]
     parts += [f"**Warning:** {escape_markdown(warning)}" for warning in verdict.warnings]
@@ -73,7 +83,10 @@ def to_screen(table: SweepTable, verdict: Verdict) -> str:
     command = [f"Run it again: {verdict.command}"] if verdict.command else []
     warnings = [f"Warning: {warning}" for warning in verdict.warnings]
     return "\n".join(
-        [sweep_title(table), "", markdown_table(configuration_rows(table)), "", verdict.headline, *command, *warnings]
+        [
+            *(sweep_title(table), *shared_labels(table), ""),
+            *(markdown_table(configuration_rows(table)), "", verdict.headline, *command, *warnings),
+        ]
     )
 
 
@@ -85,12 +98,14 @@ def to_html(table: SweepTable, verdict: Verdict, charts: Sequence["Chart"], note
     ]
     command = f"<p>Run it again:</p><pre><code>{escape_html(verdict.command)}</code></pre>" if verdict.command else ""
     warnings = [f"<li><strong>Warning:</strong> {escape_html(warning)}</li>" for warning in verdict.warnings]
-    tables = html_table("Jobs, ranked by validation accuracy", configuration_rows(table))
+    words = table.criterion.words
+    tables = html_table(f"Jobs, ranked by {words}", configuration_rows(table))
     if table.seeded:
-        tables = html_table("Configurations, ranked by mean validation accuracy", configuration_rows(table))
+        tables = html_table(f"Configurations, ranked by mean {words}", configuration_rows(table))
         tables += f"<details><summary>All runs</summary>{html_table('Runs', run_rows(table))}</details>"
     return Template(PAGE.read_text(encoding="utf-8")).substitute(
         title=escape_html(sweep_title(table)),
+        labels="".join(f"<p>{escape_html(label)}</p>" for label in shared_labels(table)),
         headline=escape_html(verdict.headline).replace(" %", "&nbsp;%"),
         command=command,
         warnings=f"<ul>{''.join(warnings)}</ul>" if warnings else "",
@@ -105,27 +120,38 @@ def sweep_title(table: SweepTable) -> str:
     return f"Sweep {table.sweep_dir.name}: {len(table.jobs)} jobs" + (f" on {data}" if data else "")
 
 
+def shared_labels(table: SweepTable) -> list[str]:
+    """The tags and the note that all jobs have, in words."""
+    found = {name: {job.labels[name] for job in table.jobs if job.results} for name in LABELS}
+    return [
+        f"{name.capitalize()}: {text}" for name, texts in found.items() if len(texts) == 1 for text in texts if text
+    ]
+
+
 def configuration_rows(table: SweepTable) -> Rows:
     """A row a ranked group, then a row for each job without a rank."""
     rows = [group_row(table, group) for group in table.ranked] + [job_row(table, job, None) for job in table.unranked]
-    return drop_empty_columns(rows)
+    return drop_empty_columns(table, rows)
 
 
 def run_rows(table: SweepTable) -> Rows:
     """A row a job."""
     ranks = {job.run_dir: group.rank for group in table.ranked for job in group.counted}
-    return drop_empty_columns([job_row(table, job, ranks.get(job.run_dir)) for job in table.jobs])
+    return drop_empty_columns(table, [job_row(table, job, ranks.get(job.run_dir)) for job in table.jobs])
 
 
 def job_row(table: SweepTable, job: Job, rank: int | None) -> dict[str, Cell]:
     """The cells of a job by column; first those that fit on a phone."""
-    figures = {name.replace("_", " "): figure_cell(name, job.figure(name), None) for name in FIGURE_COLUMNS}
-    row = {"rank": Cell("" if rank is None else f"{rank}", rank), "val accuracy": figures["val accuracy"]}
+    columns = figure_columns(table)
+    figures = {spaced(name): figure_cell(table, name, job.figure(name), None) for name in columns}
+    row = {"rank": Cell("" if rank is None else f"{rank}", rank), spaced(columns[0]): figures[spaced(columns[0])]}
     for key in table.varied:
         value = job.value(key)
         row[key] = Cell(show_value(value), value if is_number(value) else None)
     reason = Cell(textwrap.shorten(job.reason, 200, placeholder=" …"))
-    return row | {"n": Cell(""), "status": Cell(job.status)} | figures | {"folder": Cell(job.folder), "reason": reason}
+    labels = {name: Cell(textwrap.shorten(text, 80, placeholder=" …")) for name, text in job.labels.items()}
+    row |= {"n": Cell(""), "status": Cell(job.status)} | figures
+    return row | {"folder": Cell(job.folder)} | labels | {"reason": reason}
 
 
 def group_row(table: SweepTable, group: RankedGroup) -> dict[str, Cell]:
@@ -135,25 +161,34 @@ def group_row(table: SweepTable, group: RankedGroup) -> dict[str, Cell]:
         row[SEED] = Cell(", ".join(show_value(job.value(SEED)) for job in group.counted))
         row["n"] = Cell(f"{group.n}" if group.n == len(group.jobs) else f"{group.n} of {len(group.jobs)}", group.n)
     if group.n > 1:
-        for name in FIGURE_COLUMNS:
-            row[name.replace("_", " ")] = figure_cell(name, group.mean(name), group.std(name))
+        for name in figure_columns(table):
+            row[spaced(name)] = figure_cell(table, name, group.mean(name), group.std(name))
+        for name in LABELS:
+            row[name] = Cell("; ".join(filter(None, dict.fromkeys(job.labels[name] for job in group.counted))))
         row["folder"] = Cell("")  # several; the table of runs lists them
         row["reason"] = Cell("; ".join(dict.fromkeys(job.reason for job in group.counted if job.reason)))
     return row
 
 
-def drop_empty_columns(rows: Rows) -> Rows:
-    """Rows without the columns ``n`` and ``reason`` where these are empty in all rows."""
-    return [
-        {name: cell for name, cell in row.items() if name not in ("n", "reason") or any(r[name].text for r in rows)}
-        for row in rows
-    ]
+def drop_empty_columns(table: SweepTable, rows: Rows) -> Rows:
+    """Rows without the columns that say nothing: empty in all rows, or labels that the title has already."""
+    shared = [label.partition(":")[0].lower() for label in shared_labels(table)]
+    optional = ("n", "reason", *LABELS)
+    kept = [name for name in rows[0] if name not in optional or any(row[name].text for row in rows)] if rows else []
+    return [{name: row[name] for name in kept if name not in shared} for row in rows]
 
 
-def figure_cell(name: str, mean: float | None, std: float | None) -> Cell:
+def spaced(column: str) -> str:
+    """The header of a column of figures."""
+    return column if "/" in column else column.replace("_", " ")
+
+
+def figure_cell(table: SweepTable, name: str, mean: float | None, std: float | None) -> Cell:
     """A figure of results.json as people read it."""
     if mean is None:
         return Cell("")
+    if name == table.criterion.column:
+        return Cell(table.criterion.shown(mean, std), mean)
     if name.endswith("_accuracy"):
         return Cell(format_percent(mean, std), mean)
     if name.endswith("_loss"):

@@ -16,7 +16,7 @@ from fmnist_lit.sweep.verdict import Verdict, judge
 if TYPE_CHECKING:  # matplotlib is imported only to draw
     from fmnist_lit.report.charts import Chart
 
-OWN_CHARTS = re.compile(r"(heatmap|accuracy|bars)_.+\.png|(seeds|curves)\.png")
+OWN_CHARTS = re.compile(r"(heatmap|accuracy|figure|bars)_.+\.png|(seeds|curves)\.png")
 
 
 @dataclass(frozen=True)

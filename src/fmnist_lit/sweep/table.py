@@ -4,14 +4,15 @@ import math
 import os
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from fmnist_lit.config.criterion import DEFAULT, Criterion
 from fmnist_lit.sweep.jobs import STATUSES, Job, read_job, why_not_ranked
 from fmnist_lit.sweep.plan import read_plan, run_folders
-from fmnist_lit.sweep.values import SEED, distinct, identity, is_number
+from fmnist_lit.sweep.values import LABELS, SEED, distinct, identity, is_number
 
 
 class NotASweepError(ValueError):
@@ -25,7 +26,7 @@ class Group:
     Attributes:
         settings: the varied keys other than the seed, and their values.
         jobs: all of them, whatever their status.
-        counted: those whose metrics count: completed, one a seed, and each with a validation accuracy.
+        counted: those whose metrics count: completed, one a seed, and each with the figure that selects.
     """
 
     settings: Mapping[str, Any]
@@ -57,15 +58,22 @@ class RankedGroup(Group):
     """A group with at least one seed that counts.
 
     Attributes:
-        rank: its place by mean validation accuracy, from 1.
+        rank: its place by the mean of the figure that selects, from 1.
+        criterion: which figure that is.
     """
 
     rank: int
+    criterion: Criterion = DEFAULT
 
     @property
-    def val_accuracy(self) -> float:
-        """The mean validation accuracy, a fraction."""
-        return mean_val_accuracy(self)
+    def value(self) -> float:
+        """The mean of the figure that selects."""
+        return statistics.fmean(self.figures(self.criterion.column))
+
+    @property
+    def value_std(self) -> float | None:
+        """Its sample standard deviation over the seeds; None for a single one."""
+        return self.std(self.criterion.column)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +87,7 @@ class SweepTable:
         other_groups: the groups in which no job counts.
         unranked: the jobs that no rank counts, by status, then as in the sweep.
         datasets: what the completed jobs ran on; with more than one, nothing is ranked.
+        criteria: by what their best epochs were chosen; likewise.
         problems: what could not be read of the sweep itself.
     """
 
@@ -88,7 +97,13 @@ class SweepTable:
     other_groups: Sequence[Group]
     unranked: Sequence[Job]
     datasets: Sequence[str]
+    criteria: Sequence[Criterion]
     problems: Sequence[str]
+
+    @property
+    def criterion(self) -> Criterion:
+        """By what it ranks."""
+        return self.criteria[0]
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -154,18 +169,19 @@ def collect(folders: Sequence[Path], *, live: bool = False) -> SweepTable:
         for name in [*planned, *(name for name in found if name not in planned)]:
             folder = os.path.relpath(sweep_dir / name, folders[0])
             jobs.append(read_job(sweep_dir / name, folder, planned.get(name), command, live))
-    keys = dict.fromkeys([*declared, *(key for job in jobs for key in job.settings)])
+    keys = dict.fromkeys([*declared, *(key for job in jobs for key in job.settings if key not in LABELS)])
     varied = [key for key in keys if key in declared or len(distinct(job.value(key) for job in jobs)) > 1]
     return rank_jobs(folders[0], jobs, varied, problems)
 
 
 def rank_jobs(sweep_dir: Path, jobs: Sequence[Job], varied: Sequence[str], problems: Sequence[str]) -> SweepTable:
-    """Group jobs over seeds and rank the groups by mean validation accuracy.
+    """Group jobs over seeds and rank the groups by the mean of the figure that selects.
 
     Ties go to the lower validation loss, then to the earlier job. Test figures play no part.
     """
     parameters = [key for key in varied if key != SEED]
     datasets = list(dict.fromkeys(str(job.results.get("dataset")) for job in jobs if job.status == "completed"))
+    criteria = list(dict.fromkeys(job.criterion for job in jobs if job.status == "completed"))
     by_settings: dict[tuple[Any, ...], list[Job]] = {}
     for job in jobs:
         by_settings.setdefault(tuple(identity(job.value(key)) for key in parameters), []).append(job)
@@ -179,6 +195,9 @@ def rank_jobs(sweep_dir: Path, jobs: Sequence[Job], varied: Sequence[str], probl
                 unranked.append(job)
             elif len(datasets) > 1:
                 unranked.append(job.because(f"ran on {job.results.get('dataset')}, other jobs did not: not ranked"))
+            elif len(criteria) > 1:
+                chosen = f"chosen by the {job.criterion.superlative}"
+                unranked.append(job.because(f"{chosen}, other jobs were not: not ranked"))
             elif seed in counted:
                 unranked.append(job.because(f"same configuration and seed as {counted[seed].folder}: counted once"))
             else:
@@ -186,26 +205,24 @@ def rank_jobs(sweep_dir: Path, jobs: Sequence[Job], varied: Sequence[str], probl
         settings = {key: members[0].value(key) for key in parameters}
         groups.append(Group(settings, members, list(counted.values())))
 
-    def best_first(group: Group) -> tuple[float, float]:
-        loss = group.mean("val_loss")
-        return -mean_val_accuracy(group), math.inf if loss is None else loss
+    criterion, *_ = criteria or [*(job.criterion for job in jobs if job.results), DEFAULT]
+    ranked = [RankedGroup(group.settings, group.jobs, group.counted, 0, criterion) for group in groups if group.counted]
 
-    in_order = sorted((group for group in groups if group.counted), key=best_first)
+    def best_first(group: RankedGroup) -> tuple[float, float]:
+        loss = group.mean("val_loss")
+        return criterion.cost(group.value), math.inf if loss is None else loss
+
     places = {job.run_dir: place for place, job in enumerate(jobs)}
     return SweepTable(
         sweep_dir,
         varied,
-        [RankedGroup(group.settings, group.jobs, group.counted, rank) for rank, group in enumerate(in_order, start=1)],
+        [replace(group, rank=rank) for rank, group in enumerate(sorted(ranked, key=best_first), start=1)],
         [group for group in groups if not group.counted],
         sorted(unranked, key=lambda job: (STATUSES.index(job.status), places[job.run_dir])),
         datasets,
+        criteria or [criterion],
         problems,
     )
-
-
-def mean_val_accuracy(group: Group) -> float:
-    """The mean validation accuracy of a group with at least one counted job, a fraction."""
-    return statistics.fmean(group.figures("val_accuracy"))
 
 
 def run_dirs(sweep_dir: Path) -> list[str]:

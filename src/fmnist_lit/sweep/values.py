@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 SEED = "seed"
+LABELS = ("tags", "note")  # name a run and change nothing in it
 UNKNOWN = object()  # the value of a key that a job's files do not give; not None, because null is a value
 PARSER = OverridesParser.create()
 
@@ -58,6 +59,8 @@ def show_value(value: Any) -> str:
         return ""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
+    if isinstance(value, list):
+        return f"[{','.join(map(show_value, value))}]"
     return f"{value:.6g}" if isinstance(value, float) else one_line(value)
 
 

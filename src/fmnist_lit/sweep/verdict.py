@@ -43,6 +43,9 @@ def judge(table: SweepTable) -> Verdict:
         return Verdict(
             "No ranking: the jobs ran on different data sets, whose figures do not compare.", None, tuple(warnings)
         )
+    if len(table.criteria) > 1:
+        told = ", ".join(f"the {criterion.superlative}" for criterion in table.criteria)
+        return Verdict(f"No ranking: the jobs were chosen by different figures: {told}.", None, tuple(warnings))
     if not table.ranked:
         return Verdict(without_ranking(table), None, tuple(warnings))
     best = table.ranked[0]
@@ -54,9 +57,10 @@ def judge(table: SweepTable) -> Verdict:
         for split, words in (("val", "validation"), ("test", "test"))
         if best.mean(f"{split}_accuracy") is not None
     ]
-    headline = (
-        f"{f'Best: {name} with' if name else 'The only configuration has'} {' and '.join(figures)}{seeds_remark(best)}."
-    )
+    if best.criterion.metric != "accuracy/val":
+        figures.insert(0, f"{best.criterion.words} {best.criterion.shown(best.value, best.value_std)}")
+    listed = " and ".join(filter(None, [", ".join(figures[:-1]), figures[-1]]))
+    headline = f"{f'Best: {name} with' if name else 'The only configuration has'} {listed}{seeds_remark(best)}."
     return Verdict(headline, rerun_command(best), tuple(warnings), tuple(comparisons))
 
 
@@ -65,7 +69,8 @@ def without_ranking(table: SweepTable) -> str:
     completed = [job for job in table.jobs if job.status == "completed"]
     if not completed:
         return "No job has completed so far."
-    text = "Nothing is ranked: no job has a validation accuracy (see data.val_size), and the test set does not choose."
+    hint = " (see data.val_size)" if table.criterion.is_default else ""
+    text = f"Nothing is ranked: no job has a {table.criterion.words}{hint}, and the test set does not choose."
     if table.parameters:
         return text
     group = Group({}, completed, list({identity(job.value(SEED)): job for job in completed}.values()))  # one a seed
@@ -177,10 +182,17 @@ def edge_of(groups: Sequence[Group], key: str) -> str | None:
 
 def chance_warnings(comparisons: Sequence[Comparison]) -> Iterator[str]:
     """Configurations that may be behind the best by chance alone, by which test, and what that does not cover."""
-    close = [comparison for comparison in comparisons if not comparison.is_told_apart]
+    close = [comparison for comparison in comparisons if not (comparison.p is None or comparison.is_told_apart)]
+    if untested := [comparison for comparison in comparisons if comparison.p is None]:
+        names = [describe_comparison(comparison) for comparison in untested[:3]]
+        names += [f"{len(untested) - 3} more"] if len(untested) > 3 else []
+        yield (
+            f"Not tested against the best: {'; '.join(names)}. With one seed each there is a test for "
+            "select.metric=accuracy/val only; run several, such as seed=0,1,2."
+        )
+    elif not close and not all(comparison.covers_training for comparison in comparisons):
+        yield "All others are told apart from the best on these validation images; but " + ONE_SEED
     if not close:
-        if not all(comparison.covers_training for comparison in comparisons):
-            yield "All others are told apart from the best on these validation images; but " + ONE_SEED
         return
     shown = [describe_comparison(comparison) for comparison in close[:3]]
     if len(close) > 3:
@@ -209,8 +221,10 @@ def describe_comparison(comparison: Comparison) -> str:
     """A configuration, its gap to the best, how likely that is by chance, and the seeds that would settle it."""
     seeds = comparison.seeds
     needed = "" if seeds is None else f", {seeds if seeds <= MOST_SEEDS else f'over {MOST_SEEDS}'} seeds"
-    gap = f"{100 * comparison.behind:.2f} points behind" if comparison.behind else "equal"
-    return f"{describe_settings(comparison.other.settings)} ({gap}, p = {comparison.p:.2f}{needed})"
+    is_share = comparison.other.criterion.is_share
+    gap = f"{100 * comparison.behind:.2f} points behind" if is_share else f"{comparison.behind:.4f} behind"
+    chance = "" if comparison.p is None else f", p = {comparison.p:.2f}"
+    return f"{describe_settings(comparison.other.settings)} ({gap if comparison.behind else 'equal'}{chance}{needed})"
 
 
 def describe_settings(settings: Mapping[str, Any]) -> str:
