@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from fmnist_lit import __version__
 from fmnist_lit.config.trust import trusted_packages
 
 
@@ -21,7 +22,7 @@ def provenance() -> dict[str, Any]:
 def software() -> dict[str, str | None]:
     """Versions and the processor; asked for once a process."""
     return {
-        "fmnist_lit": version("fmnist_lit"),
+        "fmnist_lit": __version__,
         "commit": commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
