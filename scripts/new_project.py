@@ -136,7 +136,7 @@ def render(name: str, files: dict[str, bytes], commands: dict[str, str]) -> dict
     rendered = {}
     for path, content in files.items():
         try:
-            text = content.decode()
+            text = content.decode().replace("\r\n", "\n")  # as git may have them on Windows
         except UnicodeDecodeError:  # a picture, say
             rendered[path] = content
             continue

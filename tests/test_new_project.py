@@ -170,7 +170,7 @@ def new_project(monkeypatch, tmp_path):
         (("optimizer", "new"), "optimizer: means something else in conf/"),
         ((NAME, "full"), "full: is there already; choose a new folder, or an empty one"),
         ((NAME, "full/file"), "file: is there already"),
-        ((NAME, "full/file/new"), "Not a directory"),
+        ((NAME, "full/file/new"), "file"),
         ((NAME, str(ROOT / "outputs" / "new")), "is in this checkout"),
     ],
 )
