@@ -1,5 +1,6 @@
 """Run folders, checkpoints and sweeps that version 0.1 left (tests/made_by_0_1) are of use to today's code."""
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -8,13 +9,16 @@ import torch
 from omegaconf import OmegaConf
 
 import fmnist_lit
+import fmnist_lit.command_line.launch
 from fmnist_lit.build import build
+from fmnist_lit.command_line import sweeps
 from fmnist_lit.config.check import check_configuration
 from fmnist_lit.evaluate.__main__ import main as evaluate
 from fmnist_lit.loggers.progress_bar import ProgressBar
 from fmnist_lit.run.checkpoint import RunCheckpoint, load_checkpoint
-from fmnist_lit.run.files import read_json
-from fmnist_lit.sweep.__main__ import main as summarize
+from fmnist_lit.run.files import read_json, write_json
+from fmnist_lit.sweep.__main__ import main as sweep
+from fmnist_lit.sweep.plan import read_plan
 
 OLD = Path(__file__).parent / "made_by_0_1"
 
@@ -59,8 +63,26 @@ def test_plateau_that_had_been_stepped_is_not_stepped_again(old, launch_here):
 
 
 def test_sweep_is_summarised(old, capsys):
-    assert summarize([str(old / "sweep")]) == 0
+    assert sweep([str(old / "sweep")]) == 0
     assert "4 jobs" in capsys.readouterr().out
+
+
+def test_sweep_goes_on(old, launch_here, monkeypatch):
+    ran = []
+
+    def run(cfg):
+        ran.append(Path(cfg.run_dir).name)
+        write_json(Path(cfg.run_dir) / "results.json", {"status": "completed"})
+
+    monkeypatch.setattr(fmnist_lit.command_line.launch, "run_job", run)
+    summarize = sweeps.summarize
+    monkeypatch.setattr(sweeps, "summarize", lambda folders, charts: summarize(folders, charts=False))
+    words = [*shlex.split(read_plan(old / "sweep").command)[3:], "hydra.sweep.dir=old/sweep"]
+    assert launch_here(*words) == 0
+    assert ran == []
+    write_json(old / "sweep" / "optimizer.lr=0.1,seed=0" / "results.json", {"status": "failed"})
+    assert launch_here(*words, "optimizer.lr=0.3,0.1,0.01") == 0
+    assert ran == ["optimizer.lr=0.1,seed=0", "optimizer.lr=0.3,seed=0", "optimizer.lr=0.3,seed=1"]
 
 
 MOVED = {

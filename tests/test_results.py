@@ -32,6 +32,11 @@ def test_readme_quotes_the_results(page):
         assert f"Measured: {accuracy} % test accuracy" in (ROOT / "conf" / "experiment" / f"{name}.yaml").read_text()
 
 
+@pytest.mark.parametrize("file", sorted(ROOT.glob("conf/study/*.yaml")), ids=lambda file: file.stem)
+def test_every_study_says_what_came_out(file):
+    assert re.search(r"^# Measured\b", file.read_text(encoding="utf-8"), re.MULTILINE)
+
+
 def test_figures_are_means_and_sample_standard_deviations(make_results, tmp_path):
     made = {"python": "3", "torch": "2", "lightning": "2", "processor": "cpu", "commit": "abc"}
     runs = [

@@ -1,8 +1,10 @@
 import json
 import subprocess
+from importlib.metadata import version
 
 import torch
 
+import fmnist_lit
 from fmnist_lit.run import provenance
 from fmnist_lit.run.provenance import commit, processor
 
@@ -12,6 +14,12 @@ def test_provenance_is_plain_and_names_the_versions():
     assert json.loads(json.dumps(made_with)) == made_with
     assert made_with["torch"] == torch.__version__
     assert made_with["processor"]
+
+
+def test_package_that_is_not_installed_has_no_version(monkeypatch):
+    assert provenance.own_version() == fmnist_lit.__version__
+    monkeypatch.setattr(provenance, "version", lambda _: version("no_such_package"))
+    assert provenance.own_version() is None
 
 
 def test_commit_is_that_of_the_checkout_and_says_what_was_changed(tmp_path, monkeypatch):

@@ -16,7 +16,6 @@ from fmnist_lit.sweep.summary import summarize
 
 BASE = ("-m", "data=synthetic", "hydra.sweep.dir=sweep")
 LOSSES = ["bce_with_logits", "cross_entropy", "l1", "label_smoothing", "mse", "nll"]
-MADE_BY_0_1 = Path(__file__).parents[1] / "made_by_0_1" / "sweep"
 
 
 @pytest.fixture
@@ -213,16 +212,6 @@ def test_a_value_that_was_fixed_may_vary_when_a_sweep_is_continued(launch_here, 
     ran.folders.clear()
     assert launch_here(*BASE, "seed=0,1", "optimizer.lr=0.20,1e-1") == 0
     assert ran.folders == ["optimizer.lr=0.2,seed=1", "optimizer.lr=0.1,seed=1"]
-
-
-def test_a_sweep_of_version_0_1_goes_on(launch_here, ran, tmp_path):
-    shutil.copytree(MADE_BY_0_1, tmp_path / "sweep")
-    words = shlex.split(read_plan(MADE_BY_0_1).command)[3:]
-    assert launch_here(*words) == 0
-    assert ran.folders == []
-    (tmp_path / "sweep" / "optimizer.lr=0.1,seed=0" / "results.json").write_text('{"status": "failed"}')
-    assert launch_here(*words, "optimizer.lr=0.3,0.1,0.01") == 0
-    assert ran.folders == ["optimizer.lr=0.1,seed=0", "optimizer.lr=0.3,seed=0", "optimizer.lr=0.3,seed=1"]
 
 
 @pytest.mark.parametrize("plan", ["of phantoms", "damaged"])

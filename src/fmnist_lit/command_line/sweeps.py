@@ -58,7 +58,7 @@ def require_sweepable(cfg: DictConfig, swept: Sequence[Override], params: Sequen
         line, key = as_given(override), override.key_or_group
         if override.is_sweep_override() and (plan.is_for_the_whole(key) or key in FOR_THE_WHOLE):
             raise ConfigError(f"{line}: several values; {key} has one for the whole sweep")
-        if override.is_interval_sweep() and sweeper in ("grid", "basic"):
+        if override.is_interval_sweep() and sweeper in ("fmnist_lit", "basic"):
             raise ConfigError(
                 f"{line}: hydra/sweeper={sweeper} takes values, not an interval; list some, as in "
                 f"{override.get_key_element()}={','.join(value.partition('=')[2] for value in values_of(override))}, "

@@ -17,8 +17,10 @@ from fmnist_lit.config import ConfigError
 
 # What _target_ may name. A configuration from a stranger must not be able to run code, so nothing here takes code,
 # a command or a file to execute. A pattern names classes directly in a module: no further dot, a capital first.
+MODELS = r"fmnist_lit\.model\.(MLP|CNN)"
 TRUSTED_TARGETS = re.compile(
-    r"""fmnist_lit\.(data\.FashionMNISTDataModule|data\.image_folder\.ImageFolder|model\.(MLP|CNN)|losses\.(OneHotLoss|LogSoftmaxNLLLoss)
+    rf"""{MODELS}
+    |fmnist_lit\.(data\.FashionMNISTDataModule|data\.image_folder\.ImageFolder|losses\.(OneHotLoss|LogSoftmaxNLLLoss)
         |optimizers\.MuonWithAdamW|schedulers\.(WarmupLinearLR|OneCycleLR)|run\.checkpoint\.RunCheckpoint
         |averaging\.WeightEMA|loggers\.(TensorBoard|CSV|Console|Wandb|MLFlow)Logger|loggers\.progress_bar\.ProgressBar)
     |torchvision\.datasets\.K?MNIST

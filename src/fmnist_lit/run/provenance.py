@@ -3,7 +3,7 @@
 import platform
 import subprocess
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,21 @@ def provenance() -> dict[str, Any]:
 def software() -> dict[str, str | None]:
     """Versions and the processor; asked for once a process."""
     return {
-        "fmnist_lit": version("fmnist_lit"),
+        "fmnist_lit": own_version(),
         "commit": commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "lightning": version("lightning"),
         "processor": processor(),
     }
+
+
+def own_version() -> str | None:
+    """The version of this package; None where it is found on the path without being installed."""
+    try:
+        return version("fmnist_lit")
+    except PackageNotFoundError:
+        return None
 
 
 def commit() -> str | None:

@@ -14,7 +14,7 @@ from fmnist_lit.build import build_model
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.check import check_value
 from fmnist_lit.config.tree import walk
-from fmnist_lit.config.trust import is_of_trusted_package, require_trusted
+from fmnist_lit.config.trust import MODELS, is_of_trusted_package, require_trusted
 from fmnist_lit.data.images import CLASSES, Scaling
 from fmnist_lit.errors import in_one_line
 from fmnist_lit.run.checkpoint import CheckpointError, load_checkpoint
@@ -23,12 +23,13 @@ from fmnist_lit.trained.classifier import TrainedClassifier
 
 # The classes that a checkpoint may name in each group of its configuration that is built again
 BUILDABLE = {
-    "model": re.compile(r"fmnist_lit\.model\.(MLP|CNN)"),
+    "model": re.compile(MODELS),
     "loss": re.compile(r"torch\.nn\.[A-Z]\w*Loss|fmnist_lit\.losses\.[A-Z]\w*"),
     "data": re.compile(
         r"fmnist_lit\.data\.FashionMNISTDataModule|torchvision\.datasets\.K?MNIST|fmnist_lit\.data\.image_folder\.ImageFolder"
     ),
 }
+WEIGHTS_ONLY = re.compile(r"fmnist_lit\.model\.(MLP|CNN)")  # what these compute when they are made is weights
 
 
 def load_trained(path: str | Path) -> TrainedClassifier:
@@ -102,10 +103,10 @@ def rebuild(
 
 def make_empty_model(node: DictConfig, num_classes: int) -> nn.Module:
     """The model that a configuration describes, before its weights are put into it; nothing is drawn."""
-    if is_of_trusted_package(node._target_):  # which may compute what is no weight
-        with torch.random.fork_rng(devices=[]):
+    if WEIGHTS_ONLY.fullmatch(node._target_):
+        with torch.device("meta"):  # takes no memory before the weights are known to fit
             return build_model(node, num_classes)
-    with torch.device("meta"):  # takes no memory before the weights are known to fit
+    with torch.random.fork_rng(devices=[]):
         return build_model(node, num_classes)
 
 

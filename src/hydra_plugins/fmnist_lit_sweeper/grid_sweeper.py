@@ -1,26 +1,12 @@
 """A grid of all combinations, as sweep.json plans it, without the jobs that an earlier command has finished."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
 from omegaconf import OmegaConf
-
-
-@dataclass
-class GridSweeperConf:
-    """The keys of Hydra's basic sweeper."""
-
-    _target_: str = "hydra_plugins.fmnist_lit_sweeper.grid_sweeper.GridSweeper"
-    max_batch_size: int | None = None
-    params: dict[str, str] | None = None
-
-
-ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GridSweeperConf, provider="fmnist_lit")
 
 
 class JobNumbers(int):
