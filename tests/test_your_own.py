@@ -259,7 +259,7 @@ def test_workers_of_their_own_trust_it_too(run, command, tmp_path):
     ended = command(*TRUSTING, "-m", *shared, "seed=1", *parallel)
     assert ended.returncode == 0, ended.stderr
     assert run(*TRUSTING, *shared, "seed=1", "hydra.run.dir=alone") == 0
-    alone, job = (load_checkpoint(tmp_path / name / "checkpoints/last.ckpt") for name in ("alone", "sweep/seed=1"))
+    alone, job = (load_checkpoint(tmp_path / name / "checkpoints/last.ckpt") for name in ("alone", "sweep/defaults"))
     assert same_weights(alone["state_dict"], job["state_dict"])
 
 
@@ -282,6 +282,7 @@ def test_start_from_weights_says_what_has_no_place(run, capsys):
     ("words", "message"),
     [
         (["init_from=nosuch"], "init_from=nosuch: no such run folder or checkpoint"),
+        (["init_from=latest"], "init_from=latest: must name the run"),
         (["init_from=base", "ckpt_path=base"], "give one of them"),
     ],
 )

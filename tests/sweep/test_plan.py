@@ -116,7 +116,7 @@ def test_a_glob_in_a_study_of_ones_own_finds_the_options_of_its_folder(launch_he
     for flags in (["--config-dir=mine"], [f"hydra.searchpath=[{tmp_path / 'mine'}]"]):
         ran.folders.clear()
         assert launch_here(*flags, "study=all", "data=synthetic") == 0
-        assert ran.folders == ["model=linear", "model=mlp", "model=tiny"]
+        assert ran.folders == ["model=cnn", "model=linear", "model=mlp", "model=tiny"]
 
 
 @pytest.mark.parametrize(

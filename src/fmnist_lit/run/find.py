@@ -86,6 +86,8 @@ def find_initial(init_from: str) -> Trained:
     Raises:
         ConfigError: if there is none.
     """
+    if init_from == LATEST:  # which is another one each time, and the jobs of a sweep would not start alike
+        raise ConfigError(f"init_from={LATEST}: must name the run, such as {latest_run(NEW_RUNS) or 'a run folder'}")
     try:
         return find_trained(init_from)
     except NoSuchRunError as error:
