@@ -39,7 +39,7 @@ def test_nothing_else_private_is_imported(name):
         for line in re.findall(rf"^\s*(?:from|import) {re.escape(name)}.*", text, re.M)
     }
     known = {
-        "from hydra._internal.utils import get_args_parser",
+        "from hydra._internal.utils import _run_hydra, get_args_parser",
         "from hydra._internal.core_plugins.basic_sweeper import BasicSweeper",
         "from omegaconf._utils import get_yaml_loader",
     }

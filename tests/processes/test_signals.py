@@ -227,7 +227,7 @@ def test_signal_between_the_jobs_of_a_sweep_ends_it_the_same_way(launch_here, tm
 MOMENTS = [
     ("fmnist_lit.command_line.launch", "prepare"),
     ("fmnist_lit.command_line.launch", "check_sources"),
-    ("hydra", "main"),
+    ("fmnist_lit.command_line.launch", "hydra_application"),
 ]
 
 

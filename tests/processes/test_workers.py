@@ -242,12 +242,12 @@ def test_ray_starts_before_our_handlers_and_gets_the_only_exception_that_it_lets
 
 
 def test_what_ray_makes_of_a_signal_ends_in_its_exit_code(launch_here, tmp_path, monkeypatch):
-    def main() -> None:
+    def run_jobs(args: object) -> None:
         workers.stop_request.signum = signal.SIGTERM
         raise KeyboardInterrupt
 
     monkeypatch.setattr(workers.stop_request, "signum", None)
-    monkeypatch.setattr("hydra.main", lambda **_: lambda task: main)
+    monkeypatch.setattr("fmnist_lit.command_line.launch.hydra_application", lambda: run_jobs)
     assert launch_here("-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep") == 143
     assert set(statuses(tmp_path / "sweep").values()) == {"not started"}
 

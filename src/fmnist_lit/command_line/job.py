@@ -60,7 +60,8 @@ def run_job(cfg: DictConfig) -> float:
     if trusted_packages():
         search_in(HydraConfig.get().runtime.cwd)  # where the command was given
     run_dir = Path(cfg.run_dir)
-    earlier, refused = read_json(run_dir / "results.json"), False
+    earlier = read_json(run_dir / "results.json")
+    refused: ConfigError | None = None
     results: dict[str, Any] = {"status": "running", "stopped_by": None, **dict.fromkeys(FIGURES), "seed": cfg.seed}
     logging.raiseExceptions = "HYDRA_FULL_ERROR" in os.environ  # a log that cannot be written ends no run
     criterion = Criterion.of(cfg.get("select"))
@@ -70,10 +71,11 @@ def run_job(cfg: DictConfig) -> float:
         try:
             work.enter_context(workers.working(run_dir))
         except Timeout:
-            log.error("error: %s", already_written("run_dir", run_dir))
+            taken = ConfigError(already_written("run_dir", run_dir))
+            log.error("error: %s", taken)
             if in_sweep():
                 return criterion.worst
-            raise SystemExit(2) from None
+            raise SystemExit(2) from taken
         try:
             with noting_the_end(cfg, results):
                 run_dir.mkdir(parents=True, exist_ok=True)
@@ -89,7 +91,7 @@ def run_job(cfg: DictConfig) -> float:
         except ConfigError as error:  # of a run to resume: what is known of that stays
             results = earlier or results | {"status": "failed", "error": str(error)}
             log.error("error: %s", error)
-            refused = bool(earlier)
+            refused = error if earlier else None
         with stop_request.deferring():
             try:
                 write_json(run_dir / "results.json", results)
@@ -100,8 +102,8 @@ def run_job(cfg: DictConfig) -> float:
     job_alone = workers.in_worker() and workers.sweep_is_led()
     if stop_request.signum is not None and not job_alone:
         raise SystemExit(128 + stop_request.signum)
-    if refused and not in_sweep():
-        raise SystemExit(2)
+    if refused is not None and not in_sweep():
+        raise SystemExit(2) from refused
     if results["status"] == "completed":
         log.info("%s", summary(run_dir, results))
     elif cfg.sweep.fail_fast:

@@ -1,19 +1,30 @@
 """A command line, from its words to its exit code."""
 
+import argparse
 import contextlib
+import functools
 import os
 import re
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
-import hydra
-from hydra._internal.utils import get_args_parser
+from hydra import version
+from hydra._internal.utils import _run_hydra, get_args_parser
 
 from fmnist_lit.command_line.help import help_text
 from fmnist_lit.command_line.job import run_job
-from fmnist_lit.command_line.prepare import CONF, check_sources, composer, options_of, prepare, prepare_together
+from fmnist_lit.command_line.prepare import (
+    CONF,
+    Start,
+    check_sources,
+    composer,
+    options_of,
+    prepare,
+    prepare_together,
+)
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.overrides import expand_globs, first_values, parse, path_as_typed
 from fmnist_lit.config.paths import expanded
@@ -29,28 +40,16 @@ def launch(arguments: Sequence[str]) -> int:
     Returns:
         The exit code: 0 completed, 1 failed or diverged, 2 a bad configuration, 128 + the number of a signal.
     """
-    packages, rest = split_trust(arguments)
-    args = get_args_parser().parse_intermixed_args(rest)
-    flags = [argument for argument in rest if argument not in args.overrides]
-    hydra_main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run_job)
     place = ranks.outside()
     follows = place is not None and place.rank > 0
     locks = contextlib.ExitStack()
     try:
-        locks.enter_context(trusting(packages))
-        args.overrides = [path_as_typed(word) for word in args.overrides]
-        if args.config_dir:
-            args.config_dir = expanded(args.config_dir, f"--config-dir={args.config_dir}")
-            flags.append(f"--config-dir={args.config_dir}")  # the last one counts
-        data_dir = os.environ.pop("FMNIST_DATA_DIR", None)
-        if data_dir:  # empty is as good as unset
-            os.environ["FMNIST_DATA_DIR"] = expanded(data_dir, f"FMNIST_DATA_DIR={data_dir}")
-        check_sources(args)
+        args = understand(arguments, locks)
         if args.help:
             if not follows:
                 print(help_text([CONF, *([Path(args.config_dir)] if args.config_dir else [])]))
             return 0
-        if args.hydra_help or args.cfg or args.info or args.shell_completion:
+        if asks_hydra(args):
             if args.cfg:  # Hydra's own words for what cannot be composed fill a screen
                 with composer(args) as compose:
                     compose(*first_values(expand_globs(parse(args.overrides), options_of(args))))
@@ -58,22 +57,15 @@ def launch(arguments: Sequence[str]) -> int:
                 check_completion(args.overrides)
                 sys.argv[0] = "fmnist-lit"  # what a shell can complete; python -m is for it about python
             if not follows:
-                sys.argv[1:] = [*flags, *args.overrides]
-                hydra_main()
+                hydra_application()(args)
             return 0
-        start = prepare(args, locks) if place is None else prepare_together(args, place, locks)
+        start = begin(args, locks)
         if start.complete:
             if not follows:
-                print(f"{start.folder} is complete; a higher trainer.max_epochs goes on with it")
+                print(nothing_left(start))
             return 0
-        sys.argv[1:] = [*flags, *start.overrides]
-        leading: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-        if start.sweep_launcher is not None:
-            from fmnist_lit.command_line.sweeps import leading_sweep
-
-            leading = leading_sweep(start.folder, start.sweep_launcher)
-        with leading:
-            hydra_main()
+        with lead(start):
+            hydra_application()(args)
     except SystemExit as end:  # a signal, a refusal, fail_fast, or a launcher that gave up
         return int(end.code or 0)
     except (InterruptedRunError, KeyboardInterrupt):  # before the first job, or between two
@@ -88,6 +80,66 @@ def launch(arguments: Sequence[str]) -> int:
     if follows:
         return 0
     return exit_code(start.run_folders())
+
+
+def understand(arguments: Sequence[str], locks: contextlib.ExitStack) -> argparse.Namespace:
+    """The words of a command line, as Hydra names them; whom they trust is trusted until ``locks`` close.
+
+    Raises:
+        ConfigError: if they are no command line, or read configurations from where reading them could run code.
+    """
+    packages, rest = split_trust(arguments)
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]  # argparse would print all flags, and exit
+    args = parser.parse_intermixed_args(rest)
+    locks.enter_context(trusting(packages))
+    args.overrides = [path_as_typed(word) for word in args.overrides]
+    if args.config_dir:
+        args.config_dir = expanded(args.config_dir, f"--config-dir={args.config_dir}")
+    data_dir = os.environ.pop("FMNIST_DATA_DIR", None)
+    if data_dir:  # empty is as good as unset
+        os.environ["FMNIST_DATA_DIR"] = expanded(data_dir, f"FMNIST_DATA_DIR={data_dir}")
+    check_sources(args)
+    return args
+
+
+def refuse(message: str) -> NoReturn:
+    """Say what argparse does not understand."""
+    raise ConfigError(message)
+
+
+def asks_hydra(args: argparse.Namespace) -> bool:
+    """Whether a command line only wants to be shown something."""
+    return bool(args.hydra_help or args.cfg or args.info or args.shell_completion)
+
+
+def begin(args: argparse.Namespace, locks: contextlib.ExitStack) -> Start:
+    """Check what a command line would run and make its folder; ``args`` then holds what Hydra is to be told."""
+    place = ranks.outside()
+    start = prepare(args, locks) if place is None else prepare_together(args, place, locks)
+    args.overrides = list(start.overrides)
+    return start
+
+
+def lead(start: Start) -> contextlib.AbstractContextManager[None]:
+    """Lead the jobs of a sweep, if it is one."""
+    if start.sweep_launcher is None:
+        return contextlib.nullcontext()
+    from fmnist_lit.command_line.sweeps import leading_sweep  # a run needs nothing of it
+
+    return leading_sweep(start.folder, start.sweep_launcher)
+
+
+def hydra_application() -> Callable[[argparse.Namespace], Any]:
+    """What ``hydra.main`` makes of ``run_job``, but for words that are not those of ``sys.argv``."""
+    version.setbase("1.3")
+    options = {"args_parser": get_args_parser(), "config_path": str(CONF), "config_name": "config"}
+    return functools.partial(_run_hydra, task_function=run_job, **options)
+
+
+def nothing_left(start: Start) -> str:
+    """What to say of a run that is to be resumed and has ended."""
+    return f"{start.folder} is complete; a higher trainer.max_epochs goes on with it"
 
 
 def check_completion(words: Sequence[str]) -> None:

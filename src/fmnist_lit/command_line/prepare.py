@@ -113,6 +113,11 @@ def prepare(args: argparse.Namespace, locks: contextlib.ExitStack) -> Start:
         given = expand_globs(parse(args.overrides), options_of(args))
         cfg = compose(*first_values(given))
         multirun = args.multirun or cfg.hydra.mode == RunMode.MULTIRUN
+        if multirun and args.run:
+            raise ConfigError(
+                "--run: -m, hydra.mode=MULTIRUN and every study ask for a sweep; start that without --run, "
+                "from Python with fmnist_lit.sweep"
+            )
         if multirun:
             from fmnist_lit.command_line import sweeps  # a run needs nothing of it
 
