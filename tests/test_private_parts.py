@@ -1,5 +1,7 @@
 """What is used of others without being promised by them: where, and whether it is still there."""
 
+import inspect
+import logging
 import re
 from pathlib import Path
 
@@ -17,6 +19,8 @@ ONE_PLACE = {
     r"from hydra\._internal\.utils import": "fmnist_lit/command_line/launch.py",
     r"from hydra\._internal\.core_plugins": "grid_sweeper.py",
     r"from omegaconf\._": "fmnist_lit/run/files.py",
+    r"Singleton\._instances|BaseContainer\._resolvers": "fmnist_lit/api/guest.py",
+    r"logging\._handler": "fmnist_lit/api/guest.py",
     r"epoch_loop\.": "fmnist_lit/run/checkpoint.py",
     r"_pb2 import": "fmnist_lit/loggers/tensorboard.py",
     r"_every_n_train_steps": "fmnist_lit/chunked.py",
@@ -53,6 +57,23 @@ def test_hydra_parses_a_command_line_as_launch_needs_it():
     assert (args.overrides, args.multirun, args.cfg) == (["a=1"], True, "job")
     for name in ("help", "hydra_help", "info", "shell_completion", "experimental_rerun", "config_dir", "config_path"):
         assert hasattr(args, name), f"hydra's argument parser has no {name} any more: command_line/launch.py"
+
+
+def test_hydra_takes_a_parsed_command_line():
+    from hydra._internal.utils import _run_hydra
+
+    taken = {"args", "args_parser", "task_function", "config_path", "config_name"}
+    assert taken <= set(inspect.signature(_run_hydra).parameters), "command_line/launch.py"
+
+
+def test_what_there_is_one_of_in_a_process_is_where_the_api_puts_it_aside():
+    from hydra.core.singleton import Singleton
+    from omegaconf.basecontainer import BaseContainer
+
+    assert isinstance(Singleton._instances, dict), "api/guest.py"
+    assert "oc.env" in BaseContainer._resolvers, "api/guest.py"
+    assert isinstance(logging._handlerList, list), "api/guest.py"
+    assert hasattr(logging._handlers, "clear"), "api/guest.py"
 
 
 def test_hydras_basic_sweeper_splits_as_the_grid_sweeper_needs_it():

@@ -133,8 +133,9 @@ def lead(start: Start) -> contextlib.AbstractContextManager[None]:
 def hydra_application() -> Callable[[argparse.Namespace], Any]:
     """What ``hydra.main`` makes of ``run_job``, but for words that are not those of ``sys.argv``."""
     version.setbase("1.3")
-    options = {"args_parser": get_args_parser(), "config_path": str(CONF), "config_name": "config"}
-    return functools.partial(_run_hydra, task_function=run_job, **options)
+    return functools.partial(
+        _run_hydra, args_parser=get_args_parser(), task_function=run_job, config_path=str(CONF), config_name="config"
+    )
 
 
 def nothing_left(start: Start) -> str:

@@ -35,11 +35,14 @@ class StopRequest:
         self.signum: int | None = None
         self.received = False
         self.second_is_final = True
+        self.is_guest = False  # in a process that is to live on
         self.deferred = False
 
     def receive(self, signum: int, frame: FrameType | None) -> None:
         """Signal handler: remember the signal, or raise it at once where no training step is under way."""
         if self.received and self.second_is_final:
+            if self.is_guest:
+                raise InterruptedRunError(signum)
             signal.signal(signum, signal.SIG_DFL)
             signal.raise_signal(signum)
         self.signum, self.received = signum, True

@@ -52,7 +52,7 @@ def leading(sweep_dir: Path, launcher: DictConfig) -> Iterator[None]:
             end = time.monotonic() + SECONDS_TO_STOP
             while jobs_alive(sweep_dir) and time.monotonic() < end:
                 time.sleep(0.1)
-        stop_request.signum = signum
+        stop_request.signum, stop_request.received = signum, True
         # while it waits, Ray lets no other exception through
         raise KeyboardInterrupt if under_ray else InterruptedRunError(signum)
 
