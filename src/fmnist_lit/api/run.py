@@ -12,7 +12,7 @@ from fmnist_lit.config import ConfigError
 from fmnist_lit.config.overrides import quoted
 from fmnist_lit.config.paths import expanded
 from fmnist_lit.config.rules import DATASETS, title_of
-from fmnist_lit.config.trust import split_trust
+from fmnist_lit.config.trust import split_trust, trusting
 from fmnist_lit.processes.lock import is_held
 from fmnist_lit.run.files import read_json
 from fmnist_lit.run.find import NoSuchRunError
@@ -108,9 +108,10 @@ class Run:
 
     def classifier(self) -> "TrainedClassifier":
         """What it has trained, ready to predict, as ``fmnist_lit.load_classifier``."""
-        from fmnist_lit import load_classifier
+        from fmnist_lit.trained.load import load_trained
 
-        return load_classifier(self.folder, trust=split_trust(self._context)[0])
+        with trusting(split_trust(self._context)[0]):
+            return load_trained(self.folder)
 
     def resume(self, *overrides: str) -> "Run":
         """Go on with it in its folder, to the bits of a run that was never stopped.

@@ -5,6 +5,7 @@ import importlib
 import io
 import json
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fmnist_lit import __version__
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.rules import DATASETS, title_of
 from fmnist_lit.data.fashion_mnist import DataDamagedError, DataMissingError
@@ -97,7 +97,7 @@ def metadata(classifier: TrainedClassifier) -> dict[str, Any]:
         "metrics": classifier.metrics,
         "scaling": {"mean": classifier.scaling.mean, "std": classifier.scaling.std},
         "configuration": without_local_keys(classifier.configuration),
-        "producer": f"fmnist_lit {__version__}",
+        "producer": f"fmnist_lit {version('fmnist_lit')}",
     }
 
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import Any, NoReturn, cast
 
 from hydra.conf import HydraConf
@@ -169,7 +170,8 @@ def train_on_ranks(train: str, world_size: int, cfg: DictConfig) -> dict[str, An
                         sender,
                     )
                     process = context.Process(target=take_part, args=arguments, name=f"rank {rank}")
-                    process.start()
+                    with main_module_aside():
+                        process.start()
                     sender.close()
                     ranks[receiver] = process
             figures, errors = listen(ranks)
@@ -198,6 +200,17 @@ def blocked_signals() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def main_module_aside() -> Iterator[None]:
+    """Start a process that does not run the script of this one again, as Python would let it; a rank needs none."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def listen(ranks: Mapping[Any, BaseProcess]) -> tuple[dict[str, Any], list[BaseException]]:
