@@ -28,7 +28,7 @@ import fmnist_lit
 import fmnist_lit.train
 from fmnist_lit.api.guest import being_a_guest
 from fmnist_lit.classifier import Classifier
-from fmnist_lit.command_line.prepare import CONF
+from fmnist_lit.config.trust import trusted_packages
 from fmnist_lit.processes.signals import SIGNALS, stop_request
 
 ONE = (*SMALL, *QUIET, "trainer.max_epochs=1")
@@ -291,14 +291,24 @@ def test_import_is_light_and_what_is_wrong_is_said_before_torch_is_there(tmp_pat
     assert ended.stdout == "set()\noptimizer.lr=nan: must be a finite number > 0\nset()\n"
 
 
-def test_configurations_of_ones_own_are_there_when_it_goes_on(tmp_path):
-    (tmp_path / "mine" / "optimizer").mkdir(parents=True)
-    (tmp_path / "mine" / "optimizer" / "slow.yaml").write_text((CONF / "optimizer" / "sgd.yaml").read_text())
-    with signal_at(2, signal.SIGINT), pytest.raises(KeyboardInterrupt):
-        fmnist_lit.train("--config-dir", "mine", *ONE, "optimizer=slow", "hydra.run.dir=run")
-    with pytest.raises(fmnist_lit.ConfigError, match="optimizer=slow: must be one of"):
-        fmnist_lit.load_run("run").resume()
-    run = fmnist_lit.train("--config-dir=mine", ckpt_path="run")
-    assert run.status == "completed"
-    os.chdir("/")
-    assert run.resume("trainer.max_epochs=2").status == "completed"
+def test_what_is_trusted_and_where_it_is_configured_is_known_when_the_run_goes_on(tmp_path, monkeypatch):
+    (tmp_path / "my_conf" / "model").mkdir(parents=True)
+    (tmp_path / "my_conf" / "model" / "flat.yaml").write_text("_target_: theirs.Flat\n")
+    program = "from torch import nn\nclass Flat(nn.Sequential):\n"
+    program += "    def __init__(self):\n        super().__init__(nn.Flatten(), nn.Linear(784, 10))\n"
+    (tmp_path / "theirs.py").write_text(program)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.setitem(sys.modules, "theirs", None)
+    del sys.modules["theirs"]
+    words = (*(word for word in ONE if not word.startswith("model.")), "model=flat", "hydra.run.dir=run")
+    with pytest.raises(fmnist_lit.ConfigError, match="model=flat: must be one of"):
+        fmnist_lit.train(*words)
+    with pytest.raises(fmnist_lit.ConfigError, match="add --trust theirs"):
+        fmnist_lit.train("--config-dir=my_conf", *words)
+    run = fmnist_lit.train("--config-dir", "my_conf", *words, trust="theirs")
+    monkeypatch.chdir("/")
+    assert len(run.resume("trainer.max_epochs=2").metrics) == 2
+    assert run.classifier().model[1].in_features == 784
+    with pytest.raises(fmnist_lit.CheckpointError, match="add --trust theirs"):
+        fmnist_lit.load_run(run.folder).classifier()
+    assert not trusted_packages()

@@ -57,6 +57,15 @@ def weights(run_dir: Path, name: str = "last") -> dict[str, torch.Tensor]:
     return load_checkpoint(run_dir / "checkpoints" / f"{name}.ckpt")["state_dict"]
 
 
+def test_rank_does_not_run_the_script_that_starts_it(monkeypatch):
+    from multiprocessing.spawn import get_preparation_data
+
+    main = sys.modules["__main__"]
+    with ranks.main_module_aside():
+        assert not any(key.startswith("init_main") for key in get_preparation_data("rank 0"))
+    assert sys.modules["__main__"] is main
+
+
 ALONE = ("trainer.devices=1", "trainer.strategy=auto")
 
 
