@@ -94,7 +94,7 @@ def sweep(*overrides: str, trust: "Iterable[str]" = ()) -> "Sweep":
 
 
 def load_run(folder: "str | Path") -> "Run":
-    """The run in a folder, whoever started it; it may still be running.
+    """The run in a folder, whoever started it; it may still be running. ``latest`` is the last written to here.
 
     Raises:
         fmnist_lit.NoSuchRunError: if there is none.

@@ -207,7 +207,9 @@ def test_run_in_an_event_loop(tmp_path):
     async def cell() -> fmnist_lit.Run:
         return fmnist_lit.train(*ONE)
 
-    assert asyncio.run(cell()).status == "completed"
+    run = asyncio.run(cell())
+    assert run.status == "completed"
+    assert fmnist_lit.load_run("latest").folder == run.folder
 
 
 # The stop button
@@ -219,6 +221,8 @@ def test_interrupted_run_goes_on_to_the_same_bits(tmp_path, capsys):
         fmnist_lit.train(*LONGER, "hydra.run.dir=part")
     assert str(stop.value) == "by SIGINT; fmnist_lit.load_run('part').resume() goes on"
     run = fmnist_lit.load_run("part")
+    with pytest.raises(fmnist_lit.NoSuchRunError, match="latest: there is no run"):
+        fmnist_lit.load_run("latest")
     assert (run.status, len(run.metrics), run.data) == ("interrupted", 1, whole.data)
     with signal_at(14, signal.SIGINT), pytest.raises(KeyboardInterrupt):
         run.resume()

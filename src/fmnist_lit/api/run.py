@@ -16,6 +16,7 @@ from fmnist_lit.config.trust import split_trust, trusting
 from fmnist_lit.processes.lock import is_held
 from fmnist_lit.run.files import read_json
 from fmnist_lit.run.find import NoSuchRunError
+from fmnist_lit.run.latest import LATEST, NEW_RUNS, latest_run
 from fmnist_lit.run.resume import earlier_config
 
 if TYPE_CHECKING:  # they take seconds to import
@@ -191,6 +192,11 @@ def started(words: Sequence[str]) -> Run:
 
 def find_run(folder: str | Path) -> Run:
     """As ``fmnist_lit.load_run``, which says more."""
+    if str(folder) == LATEST:
+        newest = latest_run(NEW_RUNS)
+        if newest is None:
+            raise NoSuchRunError(f"{LATEST}: there is no run with a checkpoint in {NEW_RUNS}")
+        return Run(newest)
     place = Path(expanded(str(folder), str(folder)))
     if (place / "sweep.json").exists():
         raise NoSuchRunError(f"{folder}: a sweep; fmnist_lit.load_sweep shows it")
