@@ -166,7 +166,7 @@ def new_project(monkeypatch, tmp_path):
         (("my_fmnist_lit", "new"), "my_fmnist_lit: must be a name"),
         (("statistics", "new"), "statistics: there is a package of that name; choose another, such as statistics_lit"),
         (("torch", "new"), "torch: there is a package of that name"),
-        (("mine", "new"), "mine: means something else in tests/"),
+        (("mine", "new"), "mine: means something else in "),
         (("optimizer", "new"), "optimizer: means something else in conf/"),
         ((NAME, "full"), "full: is there already; choose a new folder, or an empty one"),
         ((NAME, "full/file"), "file: is there already"),
