@@ -111,8 +111,10 @@ def taken_files() -> dict[str, bytes]:
 
 def check_name(name: str, files: dict[str, bytes]) -> None:
     """Refuse a name that is none, that another package has, or that means something else in the code."""
-    if not re.fullmatch(r"[a-z]([a-z0-9_]*[a-z0-9])?", name) or keyword.iskeyword(name) or OURS in name:
+    if not re.fullmatch(r"[a-z]([a-z0-9_]*[a-z0-9])?", name) or keyword.iskeyword(name):
         raise ValueError(f"{name}: must be a name for a package, of a-z, 0-9 and _, such as flowers")
+    if OURS in name:
+        raise ValueError(f"{name}: must be another name than {OURS}, also in part")
     if name in sys.stdlib_module_names or importlib.util.find_spec(name):
         raise ValueError(f"{name}: there is a package of that name; choose another, such as {name}_lit")
     for path, content in files.items():

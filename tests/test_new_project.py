@@ -163,7 +163,7 @@ def new_project(monkeypatch, tmp_path):
         (("Flowers", "new"), "Flowers: must be a name for a package"),
         (("wild-flowers", "new"), "wild-flowers: must be a name"),
         (("class", "new"), "class: must be a name"),
-        (("my_fmnist_lit", "new"), "my_fmnist_lit: must be a name"),
+        (("my_fmnist_lit", "new"), "my_fmnist_lit: must be another name than fmnist_lit"),
         (("statistics", "new"), "statistics: there is a package of that name; choose another, such as statistics_lit"),
         (("torch", "new"), "torch: there is a package of that name"),
         (("mine", "new"), "mine: means something else in "),
@@ -183,6 +183,11 @@ def test_what_cannot_be_is_refused_in_a_line_and_nothing_is_written(new_project,
     assert told in error
     assert sorted(tmp_path.rglob("*")) == before
     assert not (ROOT / "outputs" / "new").exists()
+
+
+def test_the_name_in_our_readme_is_free(new_project):
+    name = re.search(r"new_project.py (\w+)", read(ROOT / "README.md"))[1]
+    new_project.check_name(name, new_project.taken_files())
 
 
 def test_a_folder_that_git_does_not_know_is_no_checkout(new_project, monkeypatch, tmp_path, capsys):
