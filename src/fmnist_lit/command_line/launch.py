@@ -1,5 +1,6 @@
 """A command line, from its words to its exit code."""
 
+import argparse
 import contextlib
 import os
 import re
@@ -23,6 +24,26 @@ from fmnist_lit.processes.signals import InterruptedRunError, stop_request
 from fmnist_lit.run.status import EXIT_CODES, read_status
 
 
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """A command line as Hydra takes it apart, without having run anything."""
+    return get_args_parser().parse_intermixed_args(list(arguments))
+
+
+def make_sense(args: argparse.Namespace) -> None:
+    """Take paths as people type them, also in ``$FMNIST_DATA_DIR``, and refuse sources that could run code.
+
+    Raises:
+        ConfigError: naming the word that is not possible.
+    """
+    args.overrides = [path_as_typed(word) for word in args.overrides]
+    if args.config_dir:
+        args.config_dir = expanded(args.config_dir, f"--config-dir={args.config_dir}")
+    data_dir = os.environ.pop("FMNIST_DATA_DIR", None)
+    if data_dir:  # empty is as good as unset
+        os.environ["FMNIST_DATA_DIR"] = expanded(data_dir, f"FMNIST_DATA_DIR={data_dir}")
+    check_sources(args)
+
+
 def launch(arguments: Sequence[str]) -> int:
     """Run a command line.
 
@@ -30,7 +51,7 @@ def launch(arguments: Sequence[str]) -> int:
         The exit code: 0 completed, 1 failed or diverged, 2 a bad configuration, 128 + the number of a signal.
     """
     packages, rest = split_trust(arguments)
-    args = get_args_parser().parse_intermixed_args(rest)
+    args = parse_arguments(rest)
     flags = [argument for argument in rest if argument not in args.overrides]
     hydra_main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run_job)
     place = ranks.outside()
@@ -38,14 +59,9 @@ def launch(arguments: Sequence[str]) -> int:
     locks = contextlib.ExitStack()
     try:
         locks.enter_context(trusting(packages))
-        args.overrides = [path_as_typed(word) for word in args.overrides]
+        make_sense(args)
         if args.config_dir:
-            args.config_dir = expanded(args.config_dir, f"--config-dir={args.config_dir}")
             flags.append(f"--config-dir={args.config_dir}")  # the last one counts
-        data_dir = os.environ.pop("FMNIST_DATA_DIR", None)
-        if data_dir:  # empty is as good as unset
-            os.environ["FMNIST_DATA_DIR"] = expanded(data_dir, f"FMNIST_DATA_DIR={data_dir}")
-        check_sources(args)
         if args.help:
             if not follows:
                 print(help_text([CONF, *([Path(args.config_dir)] if args.config_dir else [])]))
