@@ -151,7 +151,9 @@ def test_first_value_that_is_not_finite_is_named(configure, tmp_path, caplog, ov
 
 @NOISY
 def test_operation_whose_gradient_is_not_a_number_is_named(configure, monkeypatch):
-    monkeypatch.setattr("fmnist_lit.train.build", lambda node: nn.Sequential(nn.Flatten(), nn.Linear(784, 10), Root()))
+    monkeypatch.setattr(
+        "fmnist_lit.train.make_model", lambda *_: nn.Sequential(nn.Flatten(), nn.Linear(784, 10), Root())
+    )
     with pytest.raises(DivergedError, match="a gradient out of MulBackward0 is not a finite number at step 1"):
         train(configure(NAN))
 

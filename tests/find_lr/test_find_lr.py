@@ -14,7 +14,7 @@ from conftest import SMALL, options
 from hydra._internal.utils import get_args_parser
 from lightning.pytorch.tuner import Tuner
 
-from fmnist_lit.build import build, make_classifier, make_datamodule, make_trainer
+from fmnist_lit.build import make_classifier, make_datamodule, make_model, make_trainer
 from fmnist_lit.command_line.prepare import composer
 from fmnist_lit.config.check import check_configuration
 from fmnist_lit.find_lr import range_test
@@ -60,9 +60,8 @@ def test_range_test_is_that_of_plain_lightning(configure, tmp_path, monkeypatch)
 
     monkeypatch.setattr(range_test, "make_classifier", recording)
     measured = run_range_test(cfg, Range(1e-5, 1.0, 40), tmp_path)
-    pl.seed_everything(0, verbose=False)
-    model = build(cfg.model)
     data = make_datamodule(cfg, make_trainer(configure("trainer.steps_per_batch=1")))
+    model = make_model(cfg, 10)
 
     class Plain(pl.LightningModule):
         def __init__(self) -> None:

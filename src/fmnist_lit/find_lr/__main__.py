@@ -20,11 +20,13 @@ from fmnist_lit.command_line.prepare import composer, folder_of
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.check import check_configuration
 from fmnist_lit.config.overrides import as_given, key_of, parse
-from fmnist_lit.config.rules import DATASETS
+from fmnist_lit.config.rules import title_of
+from fmnist_lit.config.trust import add_trust_option, trust_words, trusting
 from fmnist_lit.find_lr.curve import Range, finding_of
 from fmnist_lit.processes import ranks
 from fmnist_lit.processes.signals import InterruptedRunError, stop_request
 from fmnist_lit.processes.streams import run_printing
+from fmnist_lit.run.find import find_initial
 from fmnist_lit.run.names import shell_command, unique
 
 FOLDER = "hydra.run.dir"
@@ -45,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     own, rest = parse_own(arguments)
     with stop_request.listening(), contextlib.ExitStack() as locks:
         try:
+            locks.enter_context(trusting(own.trust))
             wanted = require_range(own)
             args = parse_arguments(rest)
             make_sense(args)
@@ -75,6 +78,7 @@ def parse_own(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list
     parser.add_argument("--min-lr", type=float, default=1e-6, metavar="LR", help="of the first step, default 1e-6")
     parser.add_argument("--max-lr", type=float, default=10.0, metavar="LR", help="of the last step, default 10")
     parser.add_argument("--steps", type=int, default=100, metavar="N", help="steps between them, default 100")
+    add_trust_option(parser)
     return parser.parse_known_args(arguments)
 
 
@@ -114,6 +118,8 @@ def compose_run(args: argparse.Namespace) -> DictConfig:
         check_configuration(cfg)
     if cfg.ckpt_path is not None:
         raise ConfigError(f"ckpt_path={cfg.ckpt_path}: find_lr trains from the start; leave it out")
+    if cfg.init_from is not None:
+        find_initial(cfg.init_from)
     if cfg.optimizer.get("lr") is None:
         raise ConfigError(f"optimizer.lr: {cfg.optimizer._target_} has none that could be found")
     if cfg.trainer.get("fast_dev_run"):
@@ -132,7 +138,7 @@ def report(cfg: DictConfig, wanted: Range, args: argparse.Namespace, locks: cont
 
     with tempfile.TemporaryDirectory() as scratch:
         measured = run_range_test(cfg, wanted, Path(scratch))
-    curve, finding, data = measured.curve, finding_of(measured.curve, wanted), DATASETS[measured.dataset]
+    curve, finding, data = measured.curve, finding_of(measured.curve, wanted), title_of(measured.dataset)
     named = any(key_of(word) == FOLDER for word in args.overrides)
     folder = make_folder(FOLDER, lambda: folder_of(cfg, FOLDER) if named else new_folder(cfg), named, locks)
     command = go_on_with(args, finding.suggestion)
@@ -185,7 +191,7 @@ def go_on_with(args: argparse.Namespace, suggestion: float | None) -> str | None
     """The whole command of a run at the suggestion."""
     if suggestion is None:
         return None
-    flags = ["--config-dir", args.config_dir] if args.config_dir else []
+    flags = [*trust_words(), *(["--config-dir", args.config_dir] if args.config_dir else [])]
     words = [word for word in args.overrides if key_of(word) not in (FOLDER, "optimizer.lr")]
     return shell_command(["python", "-m", "fmnist_lit", *flags, *words, f"optimizer.lr={suggestion:.2g}"])
 

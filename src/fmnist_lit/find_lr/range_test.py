@@ -9,12 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import seed_everything
 from lightning.pytorch.tuner.tuning import Tuner
 from omegaconf import DictConfig, OmegaConf
 from torch.optim import Optimizer
 
-from fmnist_lit.build import build, make_classifier, make_datamodule, make_trainer
+from fmnist_lit.build import make_classifier, make_datamodule, make_model, make_trainer
 from fmnist_lit.command_line.prepare import CONF
 from fmnist_lit.config.tree import plain
 from fmnist_lit.find_lr.curve import Curve, Range
@@ -61,11 +60,9 @@ def run_range_test(cfg: DictConfig, wanted: Range, scratch: Path) -> RangeTest:
     cfg = as_range_test(cfg, scratch)
     quieten_lightning()
     set_num_threads(cfg)
-    seed_everything(cfg.seed, verbose=False)
-    model = build(cfg.model)  # the first thing to draw from the seed, as in a run
     trainer = make_trainer(cfg)
     datamodule = make_datamodule(cfg, trainer)
-    classifier = make_classifier(cfg, model, datamodule)
+    classifier = make_classifier(cfg, make_model(cfg, len(datamodule.classes)), datamodule)
     assert classifier.make_optimizer is not None
     classifier.make_optimizer = partial(holding_other_rates, classifier.make_optimizer)
     with stop_request.deferring(), bar_in_a_terminal_only():
