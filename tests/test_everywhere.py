@@ -72,6 +72,8 @@ def test_processes_are_spawned(folder):
         (("fmnist_lit", "optimizer.lr=nan"), 2),
         (("fmnist_lit", "ckpt_path=nowhere"), 2),
         (("fmnist_lit", "hydra.run.dir=run"), 2),
+        (("fmnist_lit.find_lr", *FAST, "optimizer=adam"), 0),
+        (("fmnist_lit.find_lr", "--steps", "1"), 2),
         (("fmnist_lit.evaluate", "run"), 0),
         (("fmnist_lit.evaluate", "nowhere"), 2),
         (("fmnist_lit.predict", "run", "garment.png"), 0),

@@ -75,7 +75,8 @@ def test_the_documents_have_commands():
 def test_every_command_would_run(command, configurations, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(overrides, "CHECK_ALL", 1)  # each value of each key once, not each combination
-    packages, words = split_trust([word for word in RUNS[command] if not PLACEHOLDER.search(word)])
+    words = [overrides.path_as_typed(word) for word in RUNS[command] if not PLACEHOLDER.search(word)]
+    packages, words = split_trust(words)
     args = get_args_parser().parse_intermixed_args([f"--config-dir={configurations}", *words])  # the last one counts
     check_sources(args)
     with trusting(packages), contextlib.ExitStack() as locks:

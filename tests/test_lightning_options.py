@@ -259,13 +259,13 @@ def test_images_that_are_announced_are_those_that_are_counted(configure, tmp_pat
 
 def test_partial_run_is_never_ranked(configure, tmp_path):
     run_job(configure(*SIZES, "+trainer.fast_dev_run=true"))
-    assert "a part" in why_not_ranked(results_of(tmp_path / "run"))
+    assert "are partial" in why_not_ranked(results_of(tmp_path / "run"))
 
 
 def test_evaluation_says_that_the_results_are_of_a_part(configure, tmp_path, capsys):
     run_job(configure(*SIZES, "+trainer.limit_test_batches=1", "data.eval_batch_size=30"))
     assert evaluate([str(tmp_path / "run")]) == 0
-    assert "those are of a part, trainer.limit_test_batches=1" in capsys.readouterr().out
+    assert "those are partial, trainer.limit_test_batches=1" in capsys.readouterr().out
 
 
 # What is asked for happens

@@ -89,6 +89,17 @@ def test_all_parts_together_from_training_through_resume_to_export(run, tmp_path
     assert not os.environ.get(VARIABLE)
 
 
+@pytest.mark.filterwarnings("ignore")  # of Lightning, about its own finder
+def test_learning_rate_is_found_for_a_part_of_ones_own(run, capsys):
+    from fmnist_lit.find_lr.__main__ import main as find_lr
+
+    assert find_lr([*TRUSTING, *TINY, "model=small_cnn", "optimizer=lion", "num_threads=1", "--steps", "30"]) == 0
+    words = "go on with    python -m fmnist_lit --trust mine --config-dir my_conf data=synthetic "
+    assert words in capsys.readouterr().out
+    assert find_lr([*TRUSTING[2:], *TINY, "model=small_cnn"]) == 2
+    assert "if you trust mine, add --trust mine" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("part", ["loss=hinge", "optimizer=lion"])
 def test_a_part_beside_ours(run, part):
     assert run(*TRUSTING, *TINY, *QUICK, "trainer.max_epochs=1", part, "hydra.run.dir=run") == 0

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import batch_size_and_epochs
+import find_lr
 import introduction
 import learning_rate_and_schedules
 import losses
@@ -27,7 +28,8 @@ from contents import FIGURES, TEXTS
 from drawing import STYLE
 from runs import ROOT, RUNS, NotRunError
 
-CHAPTERS = (introduction, losses, optimizers, learning_rate_and_schedules, batch_size_and_epochs)  # fill FIGURES, TEXTS
+# They fill FIGURES and TEXTS
+CHAPTERS = (introduction, losses, optimizers, learning_rate_and_schedules, find_lr, batch_size_and_epochs)
 GUIDE = ROOT / "docs" / "guide"
 MEASURED = GUIDE / "measured.json"
 MARKERS = re.compile(r"(<!-- measured: (\w+) -->)(.*?)(<!-- end -->)", re.DOTALL)
@@ -97,6 +99,7 @@ def main() -> None:
     if not args.no_runs:
         for name in STUDIES:
             run(name)
+        find_lr.run_all()
     wanted = args.only or [*FIGURES, *TEXTS]
     torch.set_num_threads(1)  # the same bits on every machine
     for name in wanted:

@@ -41,6 +41,9 @@ STEP_OPTIONS = (
     "accumulate_grad_batches",
 )  # for the Trainer, or for the class that takes the steps
 
+# What overfit_batches is about: the images as they are, in file order
+SAME_EACH_EPOCH = {"shuffle": False, "augmentation": None}
+
 
 def build(node: DictConfig, *left_out: str, **arguments: Any) -> Any:
     """What a node describes, resolved once and then checked: an interpolation may give something else each time."""
@@ -157,7 +160,7 @@ def make_datamodule(cfg: DictConfig, trainer: Trainer) -> FashionMNISTDataModule
         cfg.data,
         seed=cfg.seed,
         steps_per_batch=cfg.trainer.steps_per_batch,
-        shuffle=cfg.data.shuffle and not trainer.overfit_batches,  # type: ignore[attr-defined]  # the same ones each epoch
+        **(SAME_EACH_EPOCH if trainer.overfit_batches else {}),  # type: ignore[attr-defined]
         break_every=every_n_steps and every_n_steps * cfg.trainer.accumulate_grad_batches,
         evaluate_each_epoch=list(cfg.evaluate_each_epoch),
     )

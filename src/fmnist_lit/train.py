@@ -45,7 +45,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     datamodule = make_datamodule(cfg, trainer)
     model = make_model(cfg, len(datamodule.classes))
     seed_rank(cfg.seed, trainer.global_rank)
-    covered = coverage(trainer, datamodule, cfg.trainer)
+    covered = coverage(trainer, datamodule, cfg.trainer, cfg.get("debug"))
     announce(datamodule, covered, trainer)
     cfg.total_steps = count_steps(trainer, datamodule, cfg.trainer)
     classifier = make_classifier(cfg, model, datamodule)

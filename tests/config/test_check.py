@@ -567,7 +567,8 @@ def compose(group: str, option: str) -> DictConfig:
         pytest.importorskip(option, reason=f"the extra {option} is not installed")
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         small = SMALL if option != "cnn" else [word for word in SMALL if not word.startswith("model.")]
-        return hydra.compose("config", [*small, *QUIET, "run_dir=x", f"{group}={option}"])
+        # nan would be a number
+        return hydra.compose("config", [*small, *QUIET, "run_dir=x", f"{group}='{option}'"])
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

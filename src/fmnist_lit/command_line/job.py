@@ -63,6 +63,8 @@ def run_job(cfg: DictConfig) -> float:
     earlier = read_json(run_dir / "results.json")
     refused: ConfigError | None = None
     results: dict[str, Any] = {"status": "running", "stopped_by": None, **dict.fromkeys(FIGURES), "seed": cfg.seed}
+    if cfg.get("debug"):  # however it ends
+        results["partial"] = f"debug={cfg.debug}"
     logging.raiseExceptions = "HYDRA_FULL_ERROR" in os.environ  # a log that cannot be written ends no run
     criterion = Criterion.of(cfg.get("select"))
     results |= {"select": selected_by(criterion, {}), **labels(cfg)}
@@ -161,7 +163,7 @@ def noting_the_end(cfg: DictConfig, results: dict[str, Any]) -> Iterator[None]:
         raise
     except DivergedError as error:
         log.error("Diverged: %s. A lower optimizer.lr than %s usually helps.", error, cfg.optimizer.get("lr"))
-        results |= {"status": "diverged", "diverged_step": error.step}
+        results |= {"status": "diverged", "diverged_step": error.step, "diverged_in": error.what}
     except (Exception, SystemExit) as error:  # what exits from within a job ends that job, not its sweep
         message = reason_in_a_line(error)
         log.exception("Failed: %s", message)  # with the traceback in train.log

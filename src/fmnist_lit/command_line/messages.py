@@ -28,16 +28,21 @@ def explain_hydra_error(error: Exception, options_of: Callable[[str], list[str]]
     """
     text = str(error).strip()
     if match := re.search(r"Could not override '([^']+)'", text):
-        if match[1] in RULES:
-            return f"{match[1]}: the chosen {match[1].split('.')[0]} has no such key"
         group, _, name = match[1].partition(".")
-        if group in ("callbacks", "logger") or (group == "trainer" and name in trainer_options()):
+        optional = group == "trainer" and name in trainer_options()
+        if match[1] in RULES and not optional:
+            return f"{match[1]}: the chosen {group} has no such key"
+        if optional or group in ("callbacks", "logger"):
             return f"{match[1]}: not in the configuration; +{match[1]}=… adds it"
         return unknown_key(match[1])
     if match := re.search(r"Could not find '([^']+)'\s+Available options in '([^']+)':((?:\n\t\S+)+)", text):
         return no_such_option(match[2], match[1].removeprefix(f"{match[2]}/"), match[3].split())
     if match := re.search(r"Could not load '([^']+)/([^'/]+)'", text):  # one of a list
         return no_such_option(match[1], match[2], options_of(match[1]))
+    if match := re.search(r"Error resolving interpolation '\S+', possible interpolation keys: (.*)", text):
+        left_out = [group for group in ("debug", "optimizer") if group not in match[1].split(", ")]  # conf/config.yaml
+        if left_out:
+            return f"~{left_out[0]}: cannot be left out"
     whole = f"{text} ({error.__cause__})" if error.__cause__ else text
     return " ".join(whole.split())[:300]
 

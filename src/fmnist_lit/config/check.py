@@ -18,8 +18,8 @@ from fmnist_lit.config.trust import is_of_trusted_package, require_trusted, requ
 GROUPS = ("data", "model", "loss", "optimizer", "scheduler", "trainer", "logger", "callbacks")
 TOP_LEVEL_KEYS = {
     *(*GROUPS, "regularization", "select", "sweep", "hydra"),
-    *("seed", "num_threads", "ckpt_path", "init_from", "evaluate_each_epoch", "flip_average", "run_dir", "total_steps"),
-    *("tags", "note"),
+    *("seed", "num_threads", "debug", "ckpt_path", "init_from", "evaluate_each_epoch", "flip_average"),
+    *("run_dir", "total_steps", "tags", "note"),
 }
 GLOBAL_GROUPS = ("experiment", "study", "local")  # whose files set keys of all groups
 # What other programs call our keys
@@ -37,8 +37,11 @@ ALSO_CALLED = {
 CLOSED_GROUPS = ("data", "regularization", "select", "sweep")  # whose every key is in RULES
 OPEN_NODES = (("data", "source"),)  # within them
 DATA_MODULE = "fmnist_lit.data.FashionMNISTDataModule"
-# Of those in RULES what a configuration may lack
-OPTIONAL_KEYS = {"trainer.gradient_clip_algorithm", *(key for key in RULES if key.startswith("data.source."))}
+OPTIONAL_KEYS = {  # of those in RULES that a configuration may lack
+    *("trainer.gradient_clip_algorithm", "trainer.overfit_batches", "trainer.detect_anomaly"),
+    *(f"trainer.limit_{split}_batches" for split in ("train", "val", "test")),
+    *(key for key in RULES if key.startswith("data.source.")),
+}
 TRACKERS = {"fmnist_lit.loggers.WandbLogger": "wandb", "fmnist_lit.loggers.MLFlowLogger": "mlflow"}  # and the extra
 REQUIRED_KEYS = {
     *(TOP_LEVEL_KEYS - {"hydra"}),

@@ -21,6 +21,7 @@ PATHS = re.compile(
     r"data\.data_dir|.*[._](dir|dirpath|path|folder|root)"
 )  # those of other keys, of parts of your own too
 WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+NAMES = {"debug=nan": "debug='nan'"}  # of files, which Hydra would take for numbers
 CHECK_ALL = 24  # jobs; composing a configuration takes about 40 ms, and each job is checked again before it runs
 
 
@@ -38,6 +39,8 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         if override.key_or_group in GROUPS and not (named or override.is_delete()):
             raise ConfigError(f"{word}: must be the name of a file in conf/{override.key_or_group}")
         require_one_option(word, override)
+        if override.key_or_group == "debug" and not isinstance(override.value(), str | None):
+            raise ConfigError(f"{word}: must be the name of one file in conf/debug")
         parsed.append(override)
     return parsed
 
@@ -112,11 +115,12 @@ def representatives(overrides: Sequence[Override]) -> Iterator[list[str]]:
 
 
 def path_as_typed(word: str) -> str:
-    """Take a path, or a note, for what it is: unquoted, it may mean something else in Hydra's grammar.
+    """Take a path, a note or a name for what it is: unquoted, it may mean something else in Hydra's grammar.
 
     Raises:
         ConfigError: if ``~`` or a variable in it means nothing here.
     """
+    word = NAMES.get(word, word)
     key, _, value = word.partition("=")
     name = key.lstrip("+")
     if name == "note" and value.lower() != "null" and path_in_hydra(word) is None:

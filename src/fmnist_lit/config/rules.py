@@ -58,6 +58,7 @@ PATH = Rule(
 POSITIVE = number("> 0", lambda v: v > 0)
 NOT_NEGATIVE = number(">= 0", lambda v: v >= 0)
 FRACTION = number(">= 0 and < 1", lambda v: 0 <= v < 1)
+BATCHES = integer(0) | Rule("a share from 0.0 to 1.0", lambda v: type(v) is float and 0 <= v <= 1) | NULL
 DATASETS = {"fashion_mnist": "Fashion-MNIST", "synthetic": "SYNTHETIC stand-in for Fashion-MNIST"}  # for people
 PART = Rule("the class of a data set in data.source._target_", lambda v: isinstance(v, Mapping) and "_target_" in v)
 TRAIN_IMAGES, TEST_IMAGES = 60_000, 10_000
@@ -71,6 +72,7 @@ def title_of(dataset: str) -> str:
 RULES = {
     "seed": integer(0, 2**32 - 1),
     "num_threads": integer(1, 1024) | NULL,
+    "debug": TEXT | NULL,
     "ckpt_path": TEXT | NULL,
     "init_from": TEXT | NULL,
     "total_steps": NULL,
@@ -145,6 +147,9 @@ RULES = {
     "trainer.gradient_clip_algorithm": one_of("norm", "value") | NULL,
     "trainer.accumulate_grad_batches": integer(1),
     "trainer.checkpoint_every_n_steps": integer(1) | NULL,
+    **{f"trainer.limit_{split}_batches": BATCHES for split in ("train", "val", "test")},
+    "trainer.overfit_batches": BATCHES,
+    "trainer.detect_anomaly": BOOLEAN,
     "trainer.steps_per_batch": integer(1) | one_of("auto"),
     "loss.label_smoothing": number("from 0 to 1", lambda v: 0 <= v <= 1),
 }

@@ -70,7 +70,7 @@ def evaluate(trained: Trained, split: str = "test", data_dir: str | None = None)
 def why_different(trained: Trained, split: str, images: int) -> str:
     """What may make figures differ from those in ``results.json``; that it is not known, where nothing is found."""
     results = trained.results
-    reasons = [f"those are of a part, {results['partial']}"] if results.get("partial") else []
+    reasons = [f"those are partial, {results['partial']}"] if results.get("partial") else []
     if not reasons and results.get(f"{split}_images") not in (None, images):
         reasons.append(f"those are of {results[f'{split}_images']} images, these of {images}")
     tested = results.get("weights_sha256")

@@ -32,6 +32,11 @@ def unique(overrides: str = "") -> str:
     return "_".join(filter(None, [slug(overrides)[:80] if overrides else "", secrets.token_hex(3)]))
 
 
+def place(debug: str | None, otherwise: str) -> str:
+    """The folder in outputs: runs under a debug preset have one of their own."""
+    return "debug" if debug else otherwise
+
+
 def shell_command(words: Iterable[str]) -> str:
     """A command line for the shell that people here use."""
     return subprocess.list2cmdline(list(words)) if sys.platform == "win32" else shlex.join(words)
@@ -40,3 +45,4 @@ def shell_command(words: Iterable[str]) -> str:
 # in every process that composes a run's configuration
 OmegaConf.register_new_resolver("unique", unique)
 OmegaConf.register_new_resolver("job_name", slug)
+OmegaConf.register_new_resolver("place", place)

@@ -1,4 +1,4 @@
-"""Whether the figures of a run are of all the images of their split, or of a part, and why."""
+"""Whether the figures of a run are those of a whole run on all the images of their split, or partial, and why."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,15 +19,19 @@ class Coverage:
     Attributes:
         all, taken: by ``train``, ``val`` and ``test``.
         options: the Trainer's options that leave some out, as they were given.
+        debug: the debug preset that the run is under; its figures are for nobody to compare.
     """
 
     all: Mapping[str, int]
     taken: Mapping[str, int]
     options: str
+    debug: str | None = None
 
     @property
     def partial(self) -> str | None:
-        """Why the figures are of a part; None if they are of all."""
+        """Why the figures are partial; None if they are not."""
+        if self.debug:
+            return f"debug={self.debug}"
         return self.options or None if self.taken != self.all else None
 
     def __str__(self) -> str:
@@ -37,16 +41,19 @@ class Coverage:
             f"{total if self.taken[split] == total else f'{self.taken[split]} of {total}'} {words[split]}"
             for split, total in self.all.items()
         ]
-        return f"{', '.join(shown)} images{f' ({self.options})' if self.partial else ''}"
+        return f"{', '.join(shown)} images{f' ({self.partial})' if self.partial else ''}"
 
 
-def coverage(trainer: Trainer, datamodule: FashionMNISTDataModule, options: Mapping[str, Any]) -> Coverage:
+def coverage(
+    trainer: Trainer, datamodule: FashionMNISTDataModule, options: Mapping[str, Any], debug: str | None = None
+) -> Coverage:
     """What of a data set a run will see.
 
     Args:
         trainer: with its limits.
         datamodule: of the run, set up.
         options: of lightning.Trainer, as they were given.
+        debug: the preset, if the run is under one.
     """
     given = {name: options[name] for name in OPTIONS if options.get(name) is not None and options[name] is not False}
     train = datamodule.train_dataloader()
@@ -58,7 +65,8 @@ def coverage(trainer: Trainer, datamodule: FashionMNISTDataModule, options: Mapp
         "val": val.images_within(trainer.limit_val_batches) if len(val.images) else 0,
         "test": test.images_within(test_limit),
     }
-    return Coverage(whole, taken, ", ".join(f"trainer.{name}={as_typed(value)}" for name, value in given.items()))
+    named = ", ".join(f"trainer.{name}={as_typed(value)}" for name, value in given.items())
+    return Coverage(whole, taken, named, debug)
 
 
 def counted_partial(expected: Coverage, counted: Mapping[str, int]) -> str | None:

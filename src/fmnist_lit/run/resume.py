@@ -22,7 +22,13 @@ MAY_CHANGE = {
     *("trainer.checkpoint_every_n_steps", "trainer.steps_per_batch", "tags", "note"),
 }
 # Keys that earlier versions did not know, and what they did
-NEW_SINCE_0_1 = {"init_from": None, "select.metric": "accuracy/val", "select.mode": "max", "scheduler.monitor": None}
+NEW_SINCE_0_1 = {
+    "debug": None,
+    "init_from": None,
+    "select.metric": "accuracy/val",
+    "select.mode": "max",
+    "scheduler.monitor": None,
+}
 LIMITS = ("trainer.max_epochs", "trainer.max_steps")
 GROUPS_THAT_MAY_CHANGE = ("logger", "callbacks")
 

@@ -10,18 +10,19 @@ FINISHED = ("completed", "diverged")  # to run one of these again would only rep
 
 
 class DivergedError(ArithmeticError):
-    """The loss is no longer a finite number.
+    """The loss, or what leads to it, is no longer a finite number.
 
     Attributes:
         step: the optimiser step, from 1, whose loss it was; for an evaluation, the last step before it.
+        what: in words, what is not finite.
     """
 
-    def __init__(self, step: int) -> None:
-        super().__init__(f"the loss is not a finite number at step {step}")
-        self.step = step
+    def __init__(self, step: int, what: str = "the loss") -> None:
+        super().__init__(f"{what} is not a finite number at step {step}")
+        self.step, self.what = step, what
 
-    def __reduce__(self) -> tuple[type, tuple[int]]:
-        return type(self), (self.step,)
+    def __reduce__(self) -> tuple[type, tuple[int, str]]:
+        return type(self), (self.step, self.what)
 
 
 def read_status(run_dir: Path) -> str | None:

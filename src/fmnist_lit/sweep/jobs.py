@@ -147,7 +147,7 @@ def read_results(run_dir: Path, live: bool, epoch: int) -> tuple[str, str, dict[
 def why_not_ranked(results: Mapping[str, Any]) -> str:
     """Why a completed job is not ranked; empty if it is."""
     if results.get("partial"):
-        return f"not ranked: its figures are of a part, {results['partial']}"
+        return f"not ranked: its figures are partial, {results['partial']}"
     if is_number(selected_value(results)):
         return ""
     return f"not ranked: no {Criterion.of(results.get('select')).words}"

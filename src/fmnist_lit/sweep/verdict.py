@@ -69,6 +69,8 @@ def without_ranking(table: SweepTable) -> str:
     completed = [job for job in table.jobs if job.status == "completed"]
     if not completed:
         return "No job has completed so far."
+    if all(job.results.get("partial") for job in completed):
+        return f"Nothing is ranked: all figures are partial, {completed[0].results['partial']}."
     hint = " (see data.val_size)" if table.criterion.is_default else ""
     text = f"Nothing is ranked: no job has a {table.criterion.words}{hint}, and the test set does not choose."
     if table.parameters:
