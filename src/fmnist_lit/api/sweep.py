@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from fmnist_lit.api.run import Run, in_a_line
+from fmnist_lit.api.run import Run, repr_of
 from fmnist_lit.config.paths import expanded
 from fmnist_lit.processes.lock import is_held
 from fmnist_lit.sweep.rendering import configuration_rows, sweep_title, to_csv
@@ -69,7 +69,7 @@ class Sweep:
         summary = self._summary()
         statuses = [job.status for job in summary.table.jobs]
         told = f"{statuses.count('completed')} of {len(statuses)} jobs completed, {summary.verdict.headline}"
-        return in_a_line("Sweep", told, self.folder)
+        return repr_of("Sweep", told, self.folder)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the verdict, the table and the pictures."""
