@@ -160,10 +160,12 @@ CALLED = {
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of the package's
 
-    def __getattr__(name: str) -> type:
+    def __getattr__(name: str) -> Any:
+        if name == "sweep":
+            return importlib.import_module("fmnist_lit.sweep")
         if name not in CLASSES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(importlib.import_module(CLASSES[name]), name)
 
     sys.modules[__name__].__class__ = Package
-    importlib.import_module("fmnist_lit.sweep")  # Hydra, which looks for classes in it, is content with a module only
+    del sweep  # it is a module from the first: Hydra, which looks for classes in it, is content with nothing else

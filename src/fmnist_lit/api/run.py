@@ -147,7 +147,7 @@ class Run:
     def __repr__(self) -> str:
         epochs = len(self.metrics)
         told = f"{self._outcome}, {self.data}, {epochs} epoch{'s' * (epochs != 1)}"
-        return repr_of("Run", told, self.folder)
+        return shown_in_a_line("Run", told, self.folder)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: how it ended, on which data, and its curves."""
@@ -166,7 +166,7 @@ def figure_in(name: str, text: str | None) -> float | None:
     return int(text) if name == "epoch" else float(text)
 
 
-def repr_of(kind: str, told: str, folder: Path) -> str:
+def shown_in_a_line(kind: str, told: str, folder: Path) -> str:
     """What ``repr`` shows, in a line that fits the screen; of a long folder's name the end, which tells it apart."""
     told = textwrap.shorten(told, WIDTH - LEAST, placeholder=" …")
     room = WIDTH - len(f"<{kind}: {told}, >")

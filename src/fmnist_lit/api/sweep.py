@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from fmnist_lit.api.run import Run, repr_of
+from fmnist_lit.api.run import Run, shown_in_a_line
 from fmnist_lit.config.paths import expanded
 from fmnist_lit.processes.lock import is_held
 from fmnist_lit.sweep.rendering import configuration_rows, sweep_title, to_csv
@@ -43,9 +43,9 @@ class Sweep:
 
     @property
     def best(self) -> Run | None:
-        """The run of the best configuration by validation accuracy, of several seeds the first; None if none is ranked.
+        """The run of the configuration that ``select.metric`` says is best, validation accuracy unless it is set.
 
-        Its test figures have played no part in the choice.
+        Of several seeds the first; None if nothing is ranked. Test figures have played no part in the choice.
         """
         ranked = self._summary().table.ranked
         return Run(ranked[0].counted[0].run_dir, self._context) if ranked else None
@@ -69,7 +69,7 @@ class Sweep:
         summary = self._summary()
         statuses = [job.status for job in summary.table.jobs]
         told = f"{statuses.count('completed')} of {len(statuses)} jobs completed, {summary.verdict.headline}"
-        return repr_of("Sweep", told, self.folder)
+        return shown_in_a_line("Sweep", told, self.folder)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the verdict, the table and the pictures."""
