@@ -71,7 +71,7 @@ def test_one_batch_is_enough_for_every_schedule(configure, scheduler):
 @pytest.mark.parametrize("optimizer", options("optimizer"))
 def test_every_optimiser_memorises_at_its_own_learning_rate(configure, caplog, optimizer):
     caplog.set_level("INFO")
-    settings = ("trainer.max_epochs=300", "data.batch_size=16", "model.hidden_sizes=[512,512]")
+    settings = ("trainer.max_epochs=300", "data.batch_size=16", "model.hidden_sizes=[128]")
     results = train(configure("debug=overfit", f"optimizer={optimizer}", *settings))
     assert results["train_accuracy"] == 1.0
     assert results["stopped_by"] == "early_stopping: every training image is memorised"
