@@ -167,5 +167,8 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(importlib.import_module(CLASSES[name]), name)
 
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
     sys.modules[__name__].__class__ = Package
     del sweep  # it is a module from the first: Hydra, which looks for classes in it, is content with nothing else
