@@ -42,6 +42,14 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """Ctrl-C as Python has it, also in a process that a shell has started in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_run_is_that_of_the_command_line_and_so_is_the_second_one(launch_here, tmp_path):
     assert launch_here(*SMALL, "hydra.run.dir=typed") == 0
     typed = outcome(tmp_path / "typed")
