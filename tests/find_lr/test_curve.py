@@ -48,6 +48,12 @@ def test_suggestion_is_where_the_loss_falls_most_for_each_factor():
     assert "it did not blow up" in finding.words
 
 
+def test_suggestion_is_no_rate_at_which_the_loss_has_risen_and_falls_again():
+    finding = finding_of(curve([*falling()[:90], *[900 * 0.3**step for step in range(10)]]), WANTED)
+    assert finding.suggestion is not None
+    assert finding.suggestion < 0.01
+
+
 @pytest.mark.parametrize(
     ("losses", "words"),
     [
@@ -58,11 +64,15 @@ def test_suggestion_is_where_the_loss_falls_most_for_each_factor():
             "the loss never fell, and it blew up at 0.0095; a lower --min-lr than 1e-05 may show more",
         ),
         (
+            [2.3 * 0.8**step + 0.01 * step for step in range(100)],
+            "the loss falls most at the start; a lower --min-lr than 1e-05, or more --steps, may show where",
+        ),
+        (
             [2.3 - 0.01 * step for step in range(100)],
             "the loss still falls at the end; a higher --max-lr than 1 may show where it stops",
         ),
     ],
-    ids=["at once", "flat", "only up", "only down"],
+    ids=["at once", "flat", "only up", "from the start", "only down"],
 )
 def test_curve_that_speaks_for_no_rate_gets_no_suggestion(losses, words):
     finding = finding_of(curve(losses), WANTED)

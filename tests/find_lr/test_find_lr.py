@@ -20,7 +20,7 @@ from fmnist_lit.config.check import check_configuration
 from fmnist_lit.find_lr import range_test
 from fmnist_lit.find_lr.__main__ import main
 from fmnist_lit.find_lr.curve import Range
-from fmnist_lit.find_lr.range_test import holding_other_rates, run_range_test
+from fmnist_lit.find_lr.range_test import in_proportion, run_range_test
 
 TINY = (*SMALL, "data.train_size=1000", "data.batch_size=32")
 NOISY = pytest.mark.filterwarnings("ignore")  # of Lightning, about its own finder
@@ -95,7 +95,7 @@ def test_every_optimiser_gets_a_suggestion_and_the_command_to_go_on(find_lr, fac
     assert f"optimizer.lr={told['suggestion']:.2g} (Lightning's own: {told['lightning_suggestion']:.2g})" in said
     assert f"go on with    {told['command']}" in said
     assert "the test has a schedule of its own in place of OneCycleLR" in said
-    assert ("optimizer.adamw_lr=0.003 stays as it is" in said) is (optimizer == "muon")
+    assert ("optimizer.adamw_lr=0.003 rises in proportion in the test" in said) is (optimizer == "muon")
     assert "SYNTHETIC stand-in" in said
     words = shlex.split(told["command"])
     assert words[:3] == ["python", "-m", "fmnist_lit"]
@@ -123,24 +123,23 @@ def test_same_command_gives_the_same_suggestion(find_lr, tmp_path):
 @NOISY
 @pytest.mark.parametrize("optimizer", ["muon", "sgd"])
 @pytest.mark.parametrize("decay_biases", ["true", "false"])
-def test_finder_varies_optimizer_lr_and_no_other_rate(configure, monkeypatch, tmp_path, optimizer, decay_biases):
+def test_other_rates_of_an_optimiser_keep_their_proportion(configure, monkeypatch, tmp_path, optimizer, decay_biases):
     cfg = configure("data.train_size=1000", f"optimizer={optimizer}", f"regularization.decay_biases={decay_biases}")
     seen: list[list[float]] = []
 
     def watching(*arguments, **options):
-        made = holding_other_rates(*arguments, **options)
+        made = in_proportion(*arguments, **options)
         made.register_step_pre_hook(lambda optimizer, *_: seen.append([g["lr"] for g in optimizer.param_groups]))
         return made
 
-    monkeypatch.setattr(range_test, "holding_other_rates", watching)
+    monkeypatch.setattr(range_test, "in_proportion", watching)
     measured = run_range_test(cfg, Range(1e-5, 1e-2, 20), tmp_path)
     (first, *others) = zip(*seen, strict=True)
     assert list(first) == list(measured.curve.rates)
-    assert (
-        len(others)
-        == {("muon", "true"): 1, ("muon", "false"): 2, ("sgd", "true"): 0, ("sgd", "false"): 1}[optimizer, decay_biases]
-    )
-    assert all(rates == (0.003,) * 20 if optimizer == "muon" else rates == first for rates in others)
+    assert len(others) == (optimizer == "muon") + (decay_biases == "false")
+    proportion = 0.003 / 0.02 if optimizer == "muon" else 1.0
+    for rates in others:
+        assert rates == pytest.approx([proportion * rate for rate in first])
 
 
 @NOISY
@@ -210,9 +209,9 @@ def test_run_that_is_there_is_not_written_over(find_lr, tmp_path, capsys):
 def test_signal_between_two_steps_ends_it_without_a_trace(find_lr, tmp_path, monkeypatch, capsys):
     def stopping(*arguments, **options):
         signal.raise_signal(signal.SIGTERM)
-        return holding_other_rates(*arguments, **options)
+        return in_proportion(*arguments, **options)
 
-    monkeypatch.setattr(range_test, "holding_other_rates", stopping)
+    monkeypatch.setattr(range_test, "in_proportion", stopping)
     assert find_lr() == 143
     assert capsys.readouterr().err.endswith("Interrupted by SIGTERM.\n")
     assert not list(tmp_path.iterdir())

@@ -175,7 +175,8 @@ def new_folder(cfg: DictConfig) -> Path:
 
 def remarks(cfg: DictConfig) -> list[str]:
     """What of the run the test did not do, or did not vary."""
-    found = [f"optimizer.{key}={cfg.optimizer[key]:g} stays as it is" for key in cfg.optimizer if key.endswith("_lr")]
+    others = [f"optimizer.{key}={cfg.optimizer[key]:g}" for key in cfg.optimizer if key.endswith("_lr")]
+    found = [f"{other} rises in proportion in the test, and stays as it is in a run" for other in others]
     schedule = cfg.scheduler._target_.rpartition(".")[2]
     if schedule != "ConstantLR":
         found.append(

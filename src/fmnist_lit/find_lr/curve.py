@@ -8,8 +8,8 @@ from functools import cached_property
 import numpy as np
 
 BETA = 0.98  # of the moving average with which Lightning's finder smooths the losses
-SKIP_BEGIN, SKIP_END = 10, 1  # steps that Lightning's suggestion leaves out
-FEWEST = 5  # steps beside those, for a slope that means something
+SKIP_BEGIN = 10  # steps, of which Lightning's suggestion takes none
+FEWEST = 5  # steps after those, for a slope that means something
 LEAST_FALL = 0.02  # of the loss at the start; less is the noise of batches
 
 
@@ -56,12 +56,17 @@ class Curve:
     def steepest(self) -> float | None:
         """The learning rate at which the averaged loss falls most for each factor, as a log axis shows it.
 
-        Lightning's own suggestion is where it falls most for each unit, from the same points; on rates that span
-        decades that is a far lower one. None if there are too few points.
+        Lightning's own suggestion is where it falls most for each unit; on rates that span decades that is a far lower
+        one. None if the loss is lowest too early for a slope. What falls after that has risen before.
         """
-        kept = slice(SKIP_BEGIN, len(self.rates) - SKIP_END)
+        kept = slice(SKIP_BEGIN, self.lowest + 1)
         rates, averaged = np.array(self.rates[kept]), np.array(self.averaged[kept])
         return float(rates[np.gradient(averaged, np.log(rates)).argmin()]) if len(rates) >= FEWEST else None
+
+    @property
+    def lowest(self) -> int:
+        """The step, from 0, at which the smoothed loss is lowest."""
+        return self.smoothed.index(min(self.smoothed))
 
 
 @dataclass(frozen=True)
@@ -78,19 +83,21 @@ class Finding:
 
 
 def finding_of(curve: Curve, wanted: Range) -> Finding:
-    """The steepest descent, unless the loss blows up at once, never falls, or falls to the end.
+    """The steepest descent, unless the loss blows up at once, never falls, or falls from the start or to the end.
 
     Then any suggestion would be a guess.
     """
     blew_up = len(curve.rates) < wanted.steps
     end = f"it blew up at {curve.rates[-1]:.2g}" if blew_up else "it did not blow up"
     lower, higher = f"a lower --min-lr than {wanted.lowest:g}", f"a higher --max-lr than {wanted.highest:g}"
-    if curve.steepest is None:
+    if len(curve.rates) < SKIP_BEGIN + FEWEST:
         return Finding(None, f"the loss blew up within {len(curve.rates) + 1} steps; {lower} may show more")
-    start, lowest = curve.smoothed[0], min(curve.smoothed)
+    start, lowest = curve.smoothed[0], curve.smoothed[curve.lowest]
     if start - lowest < LEAST_FALL * abs(start):
         return Finding(None, f"the loss never fell, and {end}; {lower if blew_up else higher} may show more")
-    if not blew_up and curve.smoothed[-1] == lowest:
+    if not blew_up and curve.lowest == len(curve.rates) - 1:
         return Finding(None, f"the loss still falls at the end; {higher} may show where it stops")
-    at = curve.rates[curve.smoothed.index(lowest)]
-    return Finding(curve.steepest, f"the loss, smoothed, fell from {start:.3g} to {lowest:.3g} at {at:.2g}; {end}")
+    if curve.steepest in (None, curve.rates[SKIP_BEGIN]):
+        return Finding(None, f"the loss falls most at the start; {lower}, or more --steps, may show where")
+    at = f"{curve.rates[curve.lowest]:.2g}"
+    return Finding(curve.steepest, f"the loss, smoothed, fell from {start:.3g} to {lowest:.3g} at {at}; {end}")

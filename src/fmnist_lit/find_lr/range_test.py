@@ -15,8 +15,9 @@ from torch.optim import Optimizer
 
 from fmnist_lit.build import make_classifier, make_datamodule, make_model, make_trainer
 from fmnist_lit.command_line.prepare import CONF
+from fmnist_lit.config import ConfigError
 from fmnist_lit.config.tree import plain
-from fmnist_lit.find_lr.curve import Curve, Range
+from fmnist_lit.find_lr.curve import FEWEST, SKIP_BEGIN, Curve, Range
 from fmnist_lit.processes.setup import quieten_lightning, set_num_threads
 from fmnist_lit.processes.signals import stop_request
 from fmnist_lit.run.status import DivergedError
@@ -64,7 +65,7 @@ def run_range_test(cfg: DictConfig, wanted: Range, scratch: Path) -> RangeTest:
     datamodule = make_datamodule(cfg, trainer)
     classifier = make_classifier(cfg, make_model(cfg, len(datamodule.classes)), datamodule)
     assert classifier.make_optimizer is not None
-    classifier.make_optimizer = partial(holding_other_rates, classifier.make_optimizer)
+    classifier.make_optimizer = partial(in_proportion, classifier.make_optimizer)
     with stop_request.deferring(), bar_in_a_terminal_only():
         finder = Tuner(trainer).lr_find(
             classifier,
@@ -79,7 +80,8 @@ def run_range_test(cfg: DictConfig, wanted: Range, scratch: Path) -> RangeTest:
     curve = Curve.of(finder.results["lr"], finder.results["loss"])
     if not curve.rates:
         raise DivergedError(1)
-    return RangeTest(curve, finder.suggestion() if curve.steepest else None, datamodule.dataset)
+    enough = len(curve.rates) >= SKIP_BEGIN + FEWEST
+    return RangeTest(curve, finder.suggestion() if enough else None, datamodule.dataset)
 
 
 def bar_in_a_terminal_only() -> contextlib.AbstractContextManager[Any]:
@@ -103,28 +105,31 @@ def as_range_test(cfg: DictConfig, scratch: Path) -> DictConfig:
     return OmegaConf.create({**node, **changed})
 
 
-def holding_other_rates(make: Callable[..., Optimizer], parameters: list[Any], lr: float) -> Optimizer:
-    """An optimiser whose groups keep their learning rate where ``lr`` is not theirs, as that of Muon's AdamW.
+def in_proportion(make: Callable[..., Optimizer], parameters: list[Any], lr: float) -> Optimizer:
+    """An optimiser whose groups keep the proportions of their learning rates, as Muon and its AdamW have two.
 
-    Lightning's finder sets all groups alike. It is also here that a signal is heeded, between two steps.
+    Lightning's finder sets all groups alike. Were the other rates to stay, the loss would fall through them whatever
+    the one under test. It is also here that a signal is heeded, between two steps.
 
     Args:
         make: makes an optimiser from parameters and ``lr``.
         parameters: parameters with their names, or groups of them.
         lr: which the finder then varies.
+
+    Raises:
+        ConfigError: if no group has it.
     """
-    probe = make([dict(group) if isinstance(group, dict) else group for group in parameters], lr=2 * lr)
     optimizer = make(parameters, lr=lr)
-    own = [
-        None if group["lr"] != probed["lr"] else group["lr"]
-        for group, probed in zip(optimizer.param_groups, probe.param_groups, strict=True)
-    ]
+    proportions = [group["lr"] / lr for group in optimizer.param_groups]
+    if 1.0 not in proportions:
+        raise ConfigError(f"optimizer.lr={lr:g}: no parameter of {type(optimizer).__name__} has it")
+    main = proportions.index(1.0)
 
-    def hold(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    def scale(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         stop_request.raise_if_received()
-        for group, rate in zip(optimizer.param_groups, own, strict=True):
-            if rate is not None:
-                group["lr"] = rate
+        rate = optimizer.param_groups[main]["lr"]
+        for group, proportion in zip(optimizer.param_groups, proportions, strict=True):
+            group["lr"] = proportion * rate
 
-    optimizer.register_step_pre_hook(hold)
+    optimizer.register_step_pre_hook(scale)
     return optimizer
