@@ -80,7 +80,8 @@ def run_range_test(cfg: DictConfig, wanted: Range, scratch: Path) -> RangeTest:
     curve = Curve.of(finder.results["lr"], finder.results["loss"])
     if not curve.rates:
         raise DivergedError(1)
-    return RangeTest(curve, finder.suggestion() if len(curve.rates) >= SKIP_BEGIN + FEWEST else None, datamodule.dataset)
+    enough = len(curve.rates) >= SKIP_BEGIN + FEWEST
+    return RangeTest(curve, finder.suggestion() if enough else None, datamodule.dataset)
 
 
 def bar_in_a_terminal_only() -> contextlib.AbstractContextManager[Any]:
