@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -30,7 +31,8 @@ DDP = (
 
 @pytest.fixture(scope="module", autouse=True)
 def server() -> Iterator[None]:
-    """Let the server that forks the ranks import faulty_rank as well."""
+    """Let the server that forks the ranks import faulty_rank as well; one that other tests have started does not."""
+    forkserver._forkserver._stop()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
         preload = ForkServerContext.set_forkserver_preload
@@ -38,6 +40,7 @@ def server() -> Iterator[None]:
             ForkServerContext, "set_forkserver_preload", lambda self, names: preload(self, [*names, "faulty_rank"])
         )
         yield
+    forkserver._forkserver._stop()
 
 
 @pytest.fixture(autouse=True)
