@@ -165,6 +165,9 @@ def make_datamodule(cfg: DictConfig, trainer: Trainer) -> FashionMNISTDataModule
         evaluate_each_epoch=list(cfg.evaluate_each_epoch),
     )
     datamodule.trainer = trainer
+    if cfg.ckpt_path is not None:  # first: the sizes of a resumed run are asked of its own data set
+        had = earlier_configuration(cfg.ckpt_path)
+        require_same({"dataset": had.get("dataset")}, {"dataset": datamodule.load().name}, cfg.ckpt_path)
     datamodule.setup()
     return datamodule
 
@@ -219,12 +222,21 @@ def make_classifier(cfg: DictConfig, model: torch.nn.Module, datamodule: Fashion
     configuration = {**plain(cfg, resolve=True), "dataset": datamodule.dataset, "classes": list(datamodule.classes)}
     configuration["scaling"] = asdict(datamodule.scale)  # so that the checkpoint is of use without the data
     if cfg.ckpt_path is not None:
-        try:
-            earlier = load_checkpoint(Path(cfg.ckpt_path))["hyper_parameters"]
-        except CheckpointError as error:
-            raise ConfigError(f"ckpt_path={error}") from error
-        require_same(earlier, configuration, cfg.ckpt_path)
+        require_same(earlier_configuration(cfg.ckpt_path), configuration, cfg.ckpt_path)
         if datamodule.rank == 0:
             keep_configuration(cfg)
     classifier.save_hyperparameters(configuration, logger=False)
     return classifier
+
+
+def earlier_configuration(ckpt_path: str) -> dict[str, Any]:
+    """The configuration in the checkpoint from which a run goes on.
+
+    Raises:
+        ConfigError: if that is none of ours.
+    """
+    try:
+        configuration: dict[str, Any] = load_checkpoint(Path(ckpt_path))["hyper_parameters"]
+    except CheckpointError as error:
+        raise ConfigError(f"ckpt_path={error}") from error
+    return configuration
