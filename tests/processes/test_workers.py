@@ -19,8 +19,8 @@ from hydra.core.hydra_config import HydraConfig
 from interruptions import signal_at
 from omegaconf import DictConfig, OmegaConf
 
+from fmnist_lit.command_line.compose import CONF
 from fmnist_lit.command_line.job import run_job
-from fmnist_lit.command_line.prepare import CONF
 from fmnist_lit.config import ConfigError
 from fmnist_lit.processes import workers
 

@@ -14,17 +14,10 @@ from typing import Any, NoReturn
 from hydra import version
 from hydra._internal.utils import _run_hydra, get_args_parser
 
+from fmnist_lit.command_line.compose import CONF, composer, options_of
 from fmnist_lit.command_line.help import help_text
 from fmnist_lit.command_line.job import run_job
-from fmnist_lit.command_line.prepare import (
-    CONF,
-    Start,
-    check_sources,
-    composer,
-    options_of,
-    prepare,
-    prepare_together,
-)
+from fmnist_lit.command_line.prepare import Start, check_sources, prepare, prepare_together
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.overrides import expand_globs, first_values, parse, path_as_typed
 from fmnist_lit.config.paths import expanded

@@ -59,9 +59,9 @@ def summarize(folders: Sequence[Path], *, live: bool = False, charts: bool = Tru
             remove_orphans(folder)
     write_text(table.sweep_dir / "summary.csv", to_csv(table, verdict))
     drawing = shlex.join(["python", "-m", "fmnist_lit.sweep", *(str(Path(folder).absolute()) for folder in folders)])
-    write_pages(table, verdict, [], f"No charts yet; {drawing} draws them.")
+    write_pages(table, verdict, [], f"No charts yet; {drawing} draws them.", live=live)
     if charts:
-        write_pages(table, verdict, *write_charts(table))
+        write_pages(table, verdict, *write_charts(table), live=live)
     return Summary(table, verdict)
 
 
@@ -86,7 +86,7 @@ def write_charts(table: SweepTable) -> tuple[Sequence["Chart"], str]:
     return charts, "No charts: nothing is ranked."
 
 
-def write_pages(table: SweepTable, verdict: Verdict, charts: Sequence["Chart"], note: str) -> None:
+def write_pages(table: SweepTable, verdict: Verdict, charts: Sequence["Chart"], note: str, *, live: bool) -> None:
     """Write ``summary.md`` and ``summary.html``; ``note`` is shown where there are no charts."""
     write_text(table.sweep_dir / "summary.md", to_markdown(table, verdict, charts, note))
-    write_text(table.sweep_dir / "summary.html", to_html(table, verdict, charts, note))
+    write_text(table.sweep_dir / "summary.html", to_html(table, verdict, charts, note, live=live))

@@ -45,7 +45,6 @@ class GridSweeper(BasicSweeper):
         returned: list[Sequence[JobReturn]] = []
         for batch in batches(todo, self.max_batch_size):
             overrides = [[*shared, *job] for _, job in batch]
-            self.validate_batch_is_legal(overrides)
             results = self.launcher.launch(overrides, initial_job_idx=JobNumbers([number for number, _ in batch]))
             for result in results:
                 _ = result.return_value  # raises what a job raised

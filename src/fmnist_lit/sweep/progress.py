@@ -1,0 +1,67 @@
+"""How far a sweep is: the line that is said before each of its jobs."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fmnist_lit.config.overrides import key_of
+from fmnist_lit.run.status import FINISHED
+from fmnist_lit.sweep.plan import Plan
+from fmnist_lit.sweep.table import SweepTable
+from fmnist_lit.sweep.verdict import describe_settings
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is known of a sweep at a time.
+
+    Attributes:
+        plan: its jobs.
+        best: the best configuration so far with its figure, in words; empty if no job has completed.
+        seconds_left: how long the rest takes if it goes on as it went since the command was given; None if no job of
+            this command has ended.
+        time: of ``time.time``, when this was so.
+    """
+
+    plan: Plan
+    best: str
+    seconds_left: float | None
+    time: float
+
+    @classmethod
+    def of(cls, plan: Plan, table: SweepTable, begun: float) -> "Progress":
+        """What a table tells; ``begun`` is when the sweep's command was given."""
+        asked = {plan.jobs[number].folder for number in plan.asked}
+        jobs = [job for job in table.jobs if job.folder in asked]
+        ended = [job for job in jobs if job.status in FINISHED]
+        now, by_this_command = time.time(), sum(job.run_dir.stat().st_mtime > begun for job in ended)
+        left = (now - begun) / by_this_command * (len(jobs) - len(ended)) if by_this_command else None
+        best = ""
+        if table.ranked:
+            first = table.ranked[0]
+            named = describe_settings(first.settings)
+            best = first.criterion.shown(first.value) + (f" ({named})" if named else "")
+        return cls(plan, best, left, now)
+
+    def line(self, number: int, overrides: Iterable[str]) -> str:
+        """What to say before a job starts.
+
+        Args:
+            number: its place in the plan, from 0.
+            overrides: its own, of which those are said that vary.
+        """
+        total = f" of {len(self.plan.jobs)}" if number < len(self.plan.jobs) else ""
+        parts = [f"job {number + 1}{total}", " ".join(word for word in overrides if key_of(word) in self.plan.varied)]
+        if self.best:
+            parts.append(f"best so far {self.best}")
+        if self.seconds_left is not None:
+            parts.append(f"about {in_words(max(0.0, self.seconds_left - (time.time() - self.time)))} left")
+        return " · ".join(filter(None, parts))
+
+
+def in_words(seconds: float) -> str:
+    """A length of time as people say it."""
+    for length, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
