@@ -1,0 +1,78 @@
+"""What MkDocs calls to build the site: pages of the repository's documents, menus, formulas, the other language."""
+
+import html
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pages
+from latex2mathml.converter import convert
+from mkdocs.commands.build import build
+from mkdocs.config import load_config
+from mkdocs.structure.files import File
+
+from fmnist_lit.schema import schema
+
+FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+STYLE = Path(__file__).with_name("site.css")
+
+
+def language_of(config: Any) -> str:
+    return pages.CHINESE if config.theme["language"] == "zh" else pages.ENGLISH
+
+
+def on_config(config: Any) -> Any:
+    config.nav = pages.navigation(language_of(config))
+    return config
+
+
+def on_files(files: Any, config: Any) -> Any:
+    for file in [file for file in files if file.src_dir == config.docs_dir and file.src_uri.endswith((".md", ".json"))]:
+        files.remove(file)
+    made = {
+        **pages.all_pages(language_of(config), config.repo_url),
+        "fmnist_lit.schema.json": json.dumps(schema(), indent=1),
+        "site.css": STYLE.read_text(encoding="utf-8"),
+    }
+    for path, content in made.items():
+        files.append(File.generated(config, path, content=content))
+    return files
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    return FORMULA.sub(lambda match: mathml(html.unescape(match[2]), is_block=match[1] == "div"), content)
+
+
+def mathml(formula: str, *, is_block: bool) -> str:
+    """A formula in TeX as MathML, which browsers draw without a script and without a network."""
+    made = convert(formula, display="block" if is_block else "inline")
+    # as TeX spaces its operators
+    made = re.sub(r"(<mi>(?:log|ln)</mi>)(?!<mo stretchy=\"false\">&#x00028;)", r'\1<mspace width="0.17em"/>', made)
+    made = re.sub(r"(?<!</mo>)(?<!<mrow>)(<mi>(?:log|ln)</mi>)", r'<mspace width="0.17em"/>\1', made)
+    return f'<div class="formula">{made}</div>' if is_block else made
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """Let the menu of languages lead to the same page in the other."""
+    to_root = "../" * (page.url.count("/") + (language_of(config) == pages.CHINESE))
+    return with_languages(output, to_root or "./", page.url)
+
+
+def on_post_template(output: str, template_name: str, **_: Any) -> str:
+    """A page that stands for any other, such as the one for what is not there, leads to the start."""
+    return with_languages(output, "/", "")
+
+
+def with_languages(output: str, to_root: str, url: str) -> str:
+    """With links for those that mkdocs.yml has."""
+    for language, folder in ((pages.ENGLISH, ""), (pages.CHINESE, f"{pages.CHINESE}/")):
+        output = output.replace(f'href="#language-{language}"', f'href="{to_root}{folder}{url}"')
+    return output
+
+
+def on_post_build(config: Any) -> None:
+    """After the English site, build the Chinese one into a folder of it."""
+    if language_of(config) == pages.ENGLISH:
+        folder = str(Path(config.site_dir) / pages.CHINESE)
+        build(load_config("mkdocs.zh-CN.yml", site_dir=folder, strict=config.strict))
