@@ -27,12 +27,12 @@ WHOLE = ("experiment", "study", "debug")  # groups whose files set keys of all g
 WORDS = {
     ENGLISH: {
         "index": "Each group is a folder in `conf/`, and each option a file in it: `GROUP=OPTION` chooses one, `KEY=VALUE`"
-        " changes a key. What no key or value may be is refused before anything is written. This page and those of the"
-        " groups are made from these files and from the rules that values are checked by.",
+        " changes a key. A key that does not exist and a value that is not allowed are refused before anything is written."
+        " These pages are made from the files and from the rules that values are checked by.",
         "groups": "Groups",
         "group": ("group", "default", "options"),
         "keys": "Keys of no group",
-        "columns": ("key", "value", "may be", ""),
+        "columns": ("key", "value", "may be", "comment"),
         "editor": "[Editors](../editor.md) complete all this with [a JSON Schema](../fmnist_lit.schema.json).",
         "is_default": "The default.",
         "builds_on": "Builds on {}, and changes:",
@@ -46,7 +46,7 @@ WORDS = {
         "groups": "配置组",
         "group": ("配置组", "默认", "选项"),
         "keys": "不属于任何组的键",
-        "columns": ("键", "值", "允许的取值", "说明"),
+        "columns": ("键", "值", "允许的取值", "注释"),
         "editor": "借助 [JSON Schema](../fmnist_lit.schema.json)，[编辑器](../editor.md)可以补全这一切。",
         "is_default": "默认选项。",
         "builds_on": "以 {} 为基础，修改：",
@@ -152,7 +152,9 @@ def options(group: str) -> list[tuple[str, Option]]:
     if group not in WHOLE:
         return [(option.name, option) for option in read_group(CONF / group)]
     folder = CONF / group
-    found = [(file.relative_to(folder).with_suffix("").as_posix(), read_option(file)) for file in folder.rglob("*.yaml")]
+    found = [
+        (file.relative_to(folder).with_suffix("").as_posix(), read_option(file)) for file in folder.rglob("*.yaml")
+    ]
     return sorted((name, option) for name, option in found if option.comment[0].startswith("python "))
 
 
@@ -167,10 +169,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def escaped(text: str) -> str:
-    """A comment as Markdown that shows it as it is, but for what is in backticks."""
+    """A comment as Markdown that shows it as it is, but for what is in backticks; documents that it names are links."""
     parts = text.split("`")
     parts[::2] = [re.sub(r"([\\*_\[\]|$])", r"\\\1", part).replace("<", "&lt;") for part in parts[::2]]
-    return "`".join(parts)
+    return re.sub(r"docs/(\w+)\.md", r"[\g<0>](../\1.md)", "`".join(parts))
 
 
 def which(language: str) -> int:

@@ -1,20 +1,17 @@
 """What MkDocs calls to build the site: pages of the repository's documents, menus, formulas, the other language."""
 
-import html
 import json
-import re
 from pathlib import Path
 from typing import Any
 
+import formulas
 import pages
-from latex2mathml.converter import convert
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from mkdocs.structure.files import File
 
 from fmnist_lit.schema import schema
 
-FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 STYLE = Path(__file__).with_name("site.css")
 
 
@@ -33,6 +30,7 @@ def on_files(files: Any, config: Any) -> Any:
     made = {
         **pages.all_pages(language_of(config), config.repo_url),
         "fmnist_lit.schema.json": json.dumps(schema(), indent=1),
+        "formulas.woff": formulas.font(),
         "site.css": STYLE.read_text(encoding="utf-8"),
     }
     for path, content in made.items():
@@ -41,16 +39,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    return FORMULA.sub(lambda match: mathml(html.unescape(match[2]), is_block=match[1] == "div"), content)
-
-
-def mathml(formula: str, *, is_block: bool) -> str:
-    """A formula in TeX as MathML, which browsers draw without a script and without a network."""
-    made = convert(formula, display="block" if is_block else "inline")
-    # as TeX spaces its operators
-    made = re.sub(r"(<mi>(?:log|ln)</mi>)(?!<mo stretchy=\"false\">&#x00028;)", r'\1<mspace width="0.17em"/>', made)
-    made = re.sub(r"(?<!</mo>)(?<!<mrow>)(<mi>(?:log|ln)</mi>)", r'<mspace width="0.17em"/>\1', made)
-    return f'<div class="formula">{made}</div>' if is_block else made
+    return formulas.with_mathml(content)
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:

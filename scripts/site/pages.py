@@ -20,7 +20,10 @@ AT_THE_TOP = {
 SECTIONS = {  # in the order in which a reader wants their pages; a document in none is added to the last of its folder
     ("Guide", "指南"): ("guide/", "index losses optimizers learning_rate_and_schedules find_lr batch_size_and_epochs"),
     ("Results", "结果"): ("", "results benchmarks"),
-    ("Using it", "使用"): ("", "python sweeps debugging using_a_trained_run your_own editor lightning trackers launchers ddp"),
+    ("Using it", "使用"): (
+        "",
+        "python sweeps debugging using_a_trained_run your_own editor lightning trackers launchers ddp",
+    ),
 }
 PROJECT = ("Project", "项目")
 # A fence; a link or picture; an attribute of HTML
@@ -28,6 +31,9 @@ PLACES = re.compile(
     r"^```.*?^```$|(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)|(?P<name>\b(?:src|srcset|href))=\"(?P<value>[^\"]+)\"",
     re.MULTILINE | re.DOTALL,
 )
+# A fence; or a new line between Chinese characters, which a browser would show as a space
+HAN = r"[\u2014\u2018-\u201d\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]"
+LINE_BREAK = re.compile(rf"^```.*?^```$|(?<={HAN})\n *(?={HAN})", re.MULTILINE | re.DOTALL)
 OTHER_LANGUAGE = re.compile(r"^\[(简体中文|English)\]\([^)]+\)\n+", re.MULTILINE)  # for which the site has a menu
 
 
@@ -99,7 +105,8 @@ def rewritten(text: str, page: str, repository: str | None = None) -> str:
             return f'{match["name"]}="{link}"'
         return f"{match['picture']}[{match['text']}]({link})"
 
-    return PLACES.sub(relinked, OTHER_LANGUAGE.sub("", text))
+    text = LINE_BREAK.sub(lambda match: match[0].strip("\n "), OTHER_LANGUAGE.sub("", text))
+    return PLACES.sub(relinked, text)
 
 
 def navigation(language: str) -> list[dict[str, object]]:

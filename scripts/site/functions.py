@@ -1,0 +1,23 @@
+"""What mkdocstrings has to be told of the package."""
+
+from typing import Any
+
+import griffe
+
+
+class Functions(griffe.Extension):
+    """Shows ``fmnist_lit.train`` and ``fmnist_lit.sweep`` as what they are called as, which modules have the names of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.functions: dict[str, griffe.Function] = {}
+
+    def on_function_instance(self, *, func: griffe.Function, **_: Any) -> None:
+        """Keep the functions of the package itself."""
+        if func.parent is not None and func.parent.path == "fmnist_lit":
+            self.functions[func.name] = func
+
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        """Put them where they were."""
+        if pkg.path == "fmnist_lit":
+            pkg.members.update(self.functions)
