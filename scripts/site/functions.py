@@ -1,4 +1,4 @@
-"""What mkdocstrings has to be told of the package."""
+"""What mkdocstrings is told of the package."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import griffe
 
 
 class Functions(griffe.Extension):
-    """Shows ``fmnist_lit.train`` and ``fmnist_lit.sweep`` as what they are called as, which modules have the names of."""
+    """Shows ``fmnist_lit.train`` and ``.sweep`` as functions, not as the modules that have these names, too."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -18,6 +18,6 @@ class Functions(griffe.Extension):
             self.functions[func.name] = func
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
-        """Put them where they were."""
+        """Put them where modules took their place."""
         if pkg.path == "fmnist_lit":
             pkg.members.update(self.functions)

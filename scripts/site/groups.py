@@ -1,14 +1,15 @@
-"""A page for each group of the configuration, made from the files in conf/ and the rules; their comments are English."""
+"""A page for each group of the configuration, made from the rules and from conf/, whose comments stay English."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
+
+from languages import said
 
 from fmnist_lit.command_line.prepare import CONF
 from fmnist_lit.config.comments import Option, read_group, read_option
 from fmnist_lit.config.rules import RULES
 
-ENGLISH, CHINESE = "en", "zh-CN"
 TITLE = ("Configuration", "配置")
 TITLES = {
     "data": ("Data", "数据"),
@@ -24,36 +25,30 @@ TITLES = {
     "debug": ("Debugging", "调试"),
 }
 WHOLE = ("experiment", "study", "debug")  # groups whose files set keys of all groups, and begin with their command
-WORDS = {
-    ENGLISH: {
-        "index": "Each group is a folder in `conf/`, and each option a file in it: `GROUP=OPTION` chooses one, `KEY=VALUE`"
-        " changes a key. A key that does not exist and a value that is not allowed are refused before anything is written."
-        " These pages are made from the files and from the rules that values are checked by.",
-        "groups": "Groups",
-        "group": ("group", "default", "options"),
-        "keys": "Keys of no group",
-        "columns": ("key", "value", "may be", "comment"),
-        "editor": "[Editors](../editor.md) complete all this with [a JSON Schema](../fmnist_lit.schema.json).",
-        "is_default": "The default.",
-        "builds_on": "Builds on {}, and changes:",
-        "choose": "`{0}=NAME` chooses one of `conf/{0}/`.",
-        "whole": "`{0}=NAME` chooses one of `conf/{0}/`; a key on the command line counts more than one in the file.",
-    },
-    CHINESE: {
-        "index": "每个配置组是 `conf/` 里的一个文件夹，每个选项是其中的一个文件：`GROUP=OPTION` 选择选项，`KEY=VALUE` 修改一个键。"
-        "不存在的键和不允许的取值，在写入任何文件之前就会被拒绝。本页和各配置组的页面由这些文件以及检查取值的规则生成，"
-        "其中的注释是英文。",
-        "groups": "配置组",
-        "group": ("配置组", "默认", "选项"),
-        "keys": "不属于任何组的键",
-        "columns": ("键", "值", "允许的取值", "注释"),
-        "editor": "借助 [JSON Schema](../fmnist_lit.schema.json)，[编辑器](../editor.md)可以补全这一切。",
-        "is_default": "默认选项。",
-        "builds_on": "以 {} 为基础，修改：",
-        "choose": "`{0}=NAME` 选择 `conf/{0}/` 中的一个。",
-        "whole": "`{0}=NAME` 选择 `conf/{0}/` 中的一个；命令行上的键优先于文件中的键。",
-    },
-}
+INTRODUCTION = (
+    """\
+Each group is a folder in `conf/`, and each option a file in it: `GROUP=OPTION` chooses one, `KEY=VALUE` changes a key.
+A key that does not exist and a value that is not allowed are refused before anything is written. These pages are made
+from the files and from the rules that values are checked by.
+
+[Editors](../editor.md) complete all this with [a JSON Schema](../fmnist_lit.schema.json).""",
+    """\
+每个配置组是 `conf/` 里的一个文件夹，每个选项是其中的一个文件：`GROUP=OPTION` 选择一个选项，`KEY=VALUE` 修改一个键。
+键不存在，或者取值不允许，都会在写入任何文件之前被拒绝。这些页面由这些文件和检查取值的规则生成，其中的注释是英文。
+
+借助 [JSON Schema](../fmnist_lit.schema.json)，[编辑器](../editor.md)可以补全这一切。""",
+)
+GROUPS = ("Groups", "配置组")
+OTHER_KEYS = ("Keys of no group", "不属于任何组的键")
+CHOOSE = ("`{0}=NAME` chooses one of `conf/{0}/`.", "`{0}=NAME` 选择 `conf/{0}/` 中的一个。")
+CHOOSE_WHOLE = (
+    "`{0}=NAME` chooses one of `conf/{0}/`, whose keys count less than those on the command line.",
+    "`{0}=NAME` 选择 `conf/{0}/` 中的一个；命令行上的键优先于其中的键。",
+)
+IS_DEFAULT = ("The default.", "默认选项。")
+BUILDS_ON = ("Builds on {}, and changes:", "以 {} 为基础，修改：")
+COLUMNS_OF_GROUPS = (("group", "default", "options"), ("配置组", "默认", "选项"))
+COLUMNS = (("key", "value", "may be", "comment"), ("键", "值", "允许的取值", "注释"))
 
 
 def pages(language: str) -> dict[str, str]:
@@ -79,26 +74,24 @@ def anchor(heading: str) -> str:
 
 def index(language: str) -> str:
     """The page about all groups, and the keys of none."""
-    words, chosen = WORDS[language], defaults()
-    rows = [
+    chosen = defaults()
+    groups = [
         (
             f"[`{group}`]({group}.md)",
-            f"`{chosen[group]}`" if chosen.get(group, "null") != "null" else "",
+            f"`{chosen[group]}`" if chosen[group] != "null" else "",
             " ".join(f"[`{name}`]({group}.md#{anchor(name)})" for name, _ in options(group)),
         )
         for group in TITLES
     ]
-    config = read_option(CONF / "config.yaml")
-    config.entries[:] = [entry for entry in config.entries if entry.path[0] not in ("defaults", "hydra")]
+    keys = [row for row in rows_of("", read_option(CONF / "config.yaml")) if not row[0].startswith("`hydra")]
     return "\n\n".join(
         [
-            f"# {TITLE[which(language)]}",
-            words["index"],
-            words["editor"],
-            f"## {words['groups']}",
-            table(words["group"], rows),
-            f"## {words['keys']}",
-            table(words["columns"], rows_of("", config)),
+            f"# {said(TITLE, language)}",
+            said(INTRODUCTION, language),
+            f"## {said(GROUPS, language)}",
+            table(said(COLUMNS_OF_GROUPS, language), groups),
+            f"## {said(OTHER_KEYS, language)}",
+            table(said(COLUMNS, language), keys),
             "",
         ]
     )
@@ -106,25 +99,30 @@ def index(language: str) -> str:
 
 def page(group: str, language: str) -> str:
     """The page about a group."""
-    words = WORDS[language]
-    told = [f"# {TITLES[group][which(language)]}", words["whole" if group in WHOLE else "choose"].format(group)]
+    told = [f"# {said(TITLES[group], language)}"]
+    told.append(said(CHOOSE_WHOLE if group in WHOLE else CHOOSE, language).format(group))
     for name, option in options(group):
-        told += [f"## {name}", *(of_all_groups(option) if group in WHOLE else of_group(group, option, words))]
+        told += [f"## {name}", *(of_all_groups(option) if group in WHOLE else of_group(group, option, language))]
     return "\n\n".join([*told, ""])
 
 
-def of_group(group: str, option: Option, words: dict) -> Iterator[str]:
+def of_group(group: str, option: Option, language: str) -> Iterator[str]:
     """What is said of an option that sets keys of its own group."""
-    is_default = defaults()[group] == option.name
-    yield " ".join([escaped(" ".join(option.comment)), *([words["is_default"]] if is_default else [])]).strip()
-    joined = group == "logger" and option.name not in ("default", *read_option(CONF / group / "default.yaml").builds_on)
-    value = f"'{group}=[default,{option.name}]'" if joined else f"{group}={option.name}"
-    yield f"```\npython -m fmnist_lit {value}\n```"
+    yield escaped(" ".join(option.comment))
+    if defaults()[group] == option.name:
+        yield said(IS_DEFAULT, language)
+    yield f"```\npython -m fmnist_lit {choice(group, option.name)}\n```"
     if option.builds_on:
-        yield words["builds_on"].format(", ".join(f"[{name}](#{anchor(name)})" for name in option.builds_on))
-    rows = rows_of(group, option)
-    if rows:
-        yield table(words["columns"], rows)
+        names = ", ".join(f"[{name}](#{anchor(name)})" for name in option.builds_on)
+        yield said(BUILDS_ON, language).format(names)
+    if rows := rows_of(group, option):
+        yield table(said(COLUMNS, language), rows)
+
+
+def choice(group: str, name: str) -> str:
+    """What to type to choose an option; a logger that is none of the default ones comes beside them."""
+    usual = ["default", *read_option(CONF / group / "default.yaml").builds_on] if group == "logger" else [name]
+    return f"{group}={name}" if name in usual else f"'{group}=[default,{name}]'"
 
 
 def of_all_groups(option: Option) -> Iterator[str]:
@@ -140,8 +138,8 @@ def rows_of(group: str, option: Option) -> list[tuple[str, ...]]:
     """A row for each key: its name, its value, what it may be, its comment."""
     rows = []
     for entry in option.entries:
-        key = ".".join([*([group] if group else []), *entry.path])
         if entry.path[0] != "defaults" and entry.path[-1] != "_partial_":
+            key = ".".join(entry.path if not group else (group, *entry.path))
             allowed = escaped(RULES[key].allowed) if key in RULES else ""
             rows.append((f"`{key}`", f"`{entry.value}`" if entry.value else "", allowed, escaped(entry.comment)))
     return rows
@@ -173,8 +171,3 @@ def escaped(text: str) -> str:
     parts = text.split("`")
     parts[::2] = [re.sub(r"([\\*_\[\]|$])", r"\\\1", part).replace("<", "&lt;") for part in parts[::2]]
     return re.sub(r"docs/(\w+)\.md", r"[\g<0>](../\1.md)", "`".join(parts))
-
-
-def which(language: str) -> int:
-    """The place of a language in pairs."""
-    return (ENGLISH, CHINESE).index(language)

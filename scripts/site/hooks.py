@@ -6,6 +6,7 @@ from typing import Any
 
 import formulas
 import pages
+from languages import CHINESE, ENGLISH, with_switch
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from mkdocs.structure.files import File
@@ -16,7 +17,7 @@ STYLE = Path(__file__).with_name("site.css")
 
 
 def language_of(config: Any) -> str:
-    return pages.CHINESE if config.theme["language"] == "zh" else pages.ENGLISH
+    return CHINESE if config.theme["language"] == "zh" else ENGLISH
 
 
 def on_config(config: Any) -> Any:
@@ -43,25 +44,16 @@ def on_page_content(content: str, **_: Any) -> str:
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:
-    """Let the menu of languages lead to the same page in the other."""
-    to_root = "../" * (page.url.count("/") + (language_of(config) == pages.CHINESE))
-    return with_languages(output, to_root or "./", page.url)
+    to_root = "../" * (page.url.count("/") + (language_of(config) == CHINESE))
+    return with_switch(output, to_root or "./", page.url)
 
 
-def on_post_template(output: str, template_name: str, **_: Any) -> str:
-    """A page that stands for any other, such as the one for what is not there, leads to the start."""
-    return with_languages(output, "/", "")
-
-
-def with_languages(output: str, to_root: str, url: str) -> str:
-    """With links for those that mkdocs.yml has."""
-    for language, folder in ((pages.ENGLISH, ""), (pages.CHINESE, f"{pages.CHINESE}/")):
-        output = output.replace(f'href="#language-{language}"', f'href="{to_root}{folder}{url}"')
-    return output
+def on_post_template(output: str, **_: Any) -> str:
+    return with_switch(output, "/", "")  # the page for what is not there is shown anywhere
 
 
 def on_post_build(config: Any) -> None:
     """After the English site, build the Chinese one into a folder of it."""
-    if language_of(config) == pages.ENGLISH:
-        folder = str(Path(config.site_dir) / pages.CHINESE)
-        build(load_config("mkdocs.zh-CN.yml", site_dir=folder, strict=config.strict))
+    if language_of(config) == ENGLISH:
+        other = Path(config.config_file_path).with_name("mkdocs.zh-CN.yml")
+        build(load_config(str(other), site_dir=str(Path(config.site_dir) / CHINESE), strict=config.strict))

@@ -1,39 +1,39 @@
 """Which page of the site each document of the repository is, and where its links lead there."""
 
-import os
 import posixpath
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 import groups
 import reference
+from languages import CHINESE, said
 
 ROOT = Path(__file__).parents[2]
-ENGLISH, CHINESE = "en", "zh-CN"
 AT_THE_TOP = {
     "README.md": "index.md",
     "RESULTS.md": "results.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }
-SECTIONS = {  # in the order in which a reader wants their pages; a document in none is added to the last of its folder
-    ("Guide", "指南"): ("guide/", "index losses optimizers learning_rate_and_schedules find_lr batch_size_and_epochs"),
-    ("Results", "结果"): ("", "results benchmarks"),
-    ("Using it", "使用"): (
-        "",
-        "python sweeps debugging using_a_trained_run your_own editor lightning trackers launchers ddp",
-    ),
+HOME, GUIDE, USING = ("Home", "首页"), ("Guide", "指南"), ("Using it", "使用")
+GUIDE_PAGES = "index losses optimizers learning_rate_and_schedules find_lr batch_size_and_epochs"
+USING_PAGES = "python sweeps debugging using_a_trained_run your_own editor lightning trackers launchers ddp"
+SECTIONS = {  # in the order in which a reader wants the pages; further documents come after these
+    GUIDE: [f"guide/{name}.md" for name in GUIDE_PAGES.split()],
+    USING: [f"{name}.md" for name in USING_PAGES.split()],
+    groups.TITLE: [],
+    reference.TITLE: [],
+    ("Results", "结果"): ["results.md", "benchmarks.md"],
+    ("Project", "项目"): ["contributing.md", "changelog.md"],
 }
-PROJECT = ("Project", "项目")
-# A fence; a link or picture; an attribute of HTML
-PLACES = re.compile(
-    r"^```.*?^```$|(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)|(?P<name>\b(?:src|srcset|href))=\"(?P<value>[^\"]+)\"",
+FENCE = r"^```.*?^```$"  # in which nothing is changed
+PLACES = re.compile(  # a link or a picture; an attribute of HTML
+    rf"{FENCE}|(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)"
+    r"|\b(?P<attribute>src|srcset|href)=\"(?P<value>[^\"]+)\"",
     re.MULTILINE | re.DOTALL,
 )
-# A fence; or a new line between Chinese characters, which a browser would show as a space
 HAN = r"[\u2014\u2018-\u201d\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]"
-LINE_BREAK = re.compile(rf"^```.*?^```$|(?<={HAN})\n *(?={HAN})", re.MULTILINE | re.DOTALL)
+LINE_BREAK = re.compile(rf"{FENCE}|(?<={HAN})\n *(?={HAN})", re.MULTILINE | re.DOTALL)
 OTHER_LANGUAGE = re.compile(r"^\[(简体中文|English)\]\([^)]+\)\n+", re.MULTILINE)  # for which the site has a menu
 
 
@@ -55,7 +55,13 @@ def all_pages(language: str, repository: str | None = None) -> dict[str, str]:
         path: rewritten(file.read_text(encoding="utf-8"), file.relative_to(ROOT).as_posix(), repository)
         for path, file in documents(language).items()
     }
-    return {**read, **groups.pages(language), **reference.pages(language)}
+    made = {**read, **groups.pages(language), **reference.pages(language)}
+    return {path: without_line_breaks(text) for path, text in made.items()}
+
+
+def without_line_breaks(text: str) -> str:
+    """Markdown without those between Chinese characters, where a browser would show spaces."""
+    return LINE_BREAK.sub(lambda match: match[0].strip("\n "), text)
 
 
 def place(path: str) -> str | None:
@@ -102,25 +108,19 @@ def rewritten(text: str, page: str, repository: str | None = None) -> str:
             return match["text"] if match["target"] else match[0]
         link += f"#{anchor}" if anchor else ""
         if match["value"]:
-            return f'{match["name"]}="{link}"'
+            return f'{match["attribute"]}="{re.sub(r"[.]md(?=#|$)", ".html", link)}"'  # as MkDocs does in Markdown
         return f"{match['picture']}[{match['text']}]({link})"
 
-    text = LINE_BREAK.sub(lambda match: match[0].strip("\n "), OTHER_LANGUAGE.sub("", text))
-    return PLACES.sub(relinked, text)
+    return PLACES.sub(relinked, OTHER_LANGUAGE.sub("", text))
 
 
-def navigation(language: str) -> list[dict[str, object]]:
+def navigation(language: str) -> list[dict[str, str | list[str]]]:
     """The menu: every page once."""
-    left = list(documents(language))
-    sections: dict[tuple[str, str], list[str]] = {}
-    for title, (folder, names) in SECTIONS.items():
-        sections[title] = [path for name in names.split() if (path := f"{folder}{name}.md") in left]
-        left = [path for path in left if path not in sections[title]]
-    project = ["contributing.md", "changelog.md"]
-    for path in left:
-        if path != "index.md" and path not in project:
-            sections[("Guide", "指南") if path.startswith("guide/") else ("Using it", "使用")].append(path)
-    sections |= {groups.TITLE: list(groups.pages(language)), reference.TITLE: list(reference.pages(language))}
-    sections[PROJECT] = project
-    which = (ENGLISH, CHINESE).index(language)
-    return [{("Home", "首页")[which]: "index.md"}, *({title[which]: paths} for title, paths in sections.items())]
+    there = [*documents(language), *groups.pages(language), *reference.pages(language)]
+    sections = {title: [path for path in paths if path in there] for title, paths in SECTIONS.items()}
+    listed = {"index.md", *(path for paths in sections.values() for path in paths)}
+    folders = {"guide": GUIDE, "configuration": groups.TITLE, "reference": reference.TITLE}
+    for path in there:
+        if path not in listed:
+            sections[folders.get(posixpath.dirname(path), USING)].append(path)
+    return [{said(HOME, language): "index.md"}, *({said(title, language): sections[title]} for title in sections)]
