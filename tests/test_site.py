@@ -1,6 +1,7 @@
 """scripts/site: where each document is on the site and where its links lead; what is made of conf/ and of formulas."""
 
 import importlib
+import json
 import re
 from pathlib import Path
 
@@ -35,7 +36,9 @@ def test_every_document_is_a_page_and_every_page_is_in_the_menu_once(pages, lang
     assert sorted(listed) == sorted(made)
     documents = {page for page in PAGES if not page.name.endswith(".zh-CN.md")}
     assert documents | {ROOT / name for name in pages.AT_THE_TOP} == {
-        file.with_name(file.name.replace(".zh-CN.md", ".md")) for file in pages.documents(language).values()
+        file.with_name(file.name.replace(".zh-CN.md", ".md"))
+        for file in pages.documents(language).values()
+        if file.suffix == ".md"
     }
     assert all(paths for section in others for paths in section.values())
 
@@ -87,6 +90,11 @@ def test_every_link_and_picture_of_every_page_leads_to_a_page_or_a_picture(pages
         ("RESULTS.md", "[files](docs/results)", "files"),
         ("README.md", "[licence](LICENSE)", "licence"),
         ("README.md", "[PyTorch](https://pytorch.org/x.md)", "[PyTorch](https://pytorch.org/x.md)"),
+        (
+            "docs/sweeps.md",
+            "[dead](nothing.md) ![too](images/nothing.png)",
+            "[dead](nothing.md) ![too](images/nothing.png)",
+        ),
         ("README.md", "```\n[a](LICENSE)\n```", "```\n[a](LICENSE)\n```"),
         ("README.md", "# Title\n\n[简体中文](README.zh-CN.md)\n\nText", "# Title\n\nText"),
     ],
@@ -105,6 +113,32 @@ def test_what_the_site_does_not_have_is_in_the_repository_if_that_has_an_address
 def test_chinese_lines_are_joined_without_a_gap(pages):
     text = "- 批量，\n  每次\n64 张\n\n```\n甲\n乙\n```\n"
     assert pages.without_line_breaks(text) == "- 批量，每次\n64 张\n\n```\n甲\n乙\n```\n"
+
+
+def test_notebook_is_a_page_with_what_came_out():
+    notebooks = importlib.import_module("notebooks")
+    outputs = [
+        {"output_type": "stream", "text": ["step 1\rstep 2\n", "\x1b[31mdone\x1b[0m\n"]},
+        {"output_type": "display_data", "data": {"image/png": "AA\nBB", "text/plain": "<Figure>"}},
+        {"output_type": "execute_result", "data": {"text/html": ["<b>", "x</b>"], "text/plain": "x"}},
+        {"output_type": "execute_result", "data": {"text/plain": "3"}},
+        {"output_type": "error", "ename": "ValueError", "evalue": "no", "traceback": ["…"]},
+    ]
+    cells = [
+        {"cell_type": "markdown", "source": ["# Title\n", "words"]},
+        {"cell_type": "code", "source": "1 + 2", "outputs": outputs},
+        {"cell_type": "code", "source": "", "outputs": []},
+    ]
+    assert notebooks.as_markdown(json.dumps({"cells": cells})).split("\n\n") == [
+        "# Title\nwords",
+        "```python\n1 + 2\n```",
+        "```text\nstep 2\ndone\n```",
+        "![](data:image/png;base64,AABB)",
+        "<div><b>x</b></div>",
+        "```text\n3\n```",
+        "```text\nValueError: no\n```",
+        "",
+    ]
 
 
 def test_menu_of_languages_leads_to_the_same_page_in_the_other():

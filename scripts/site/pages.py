@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import groups
+import notebooks
 import reference
 from languages import CHINESE, said
 
@@ -19,6 +20,7 @@ HOME, GUIDE, USING = ("Home", "首页"), ("Guide", "指南"), ("Using it", "使�
 GUIDE_PAGES = "index losses optimizers learning_rate_and_schedules find_lr batch_size_and_epochs"
 USING_PAGES = "python sweeps debugging using_a_trained_run your_own editor lightning trackers launchers ddp"
 SECTIONS = {  # in the order in which a reader wants the pages; further documents come after these
+    ("Tutorial", "教程"): ["notebooks/tutorial.md"],
     GUIDE: [f"guide/{name}.md" for name in GUIDE_PAGES.split()],
     USING: [f"{name}.md" for name in USING_PAGES.split()],
     groups.TITLE: [],
@@ -38,24 +40,26 @@ OTHER_LANGUAGE = re.compile(r"^\[(简体中文|English)\]\([^)]+\)\n+", re.MULTI
 
 
 def documents(language: str) -> dict[str, Path]:
-    """The documents by their place on the site; in English where there is no other."""
-    files = [*(ROOT / name for name in AT_THE_TOP), *sorted((ROOT / "docs").rglob("*.md"))]
+    """The documents and notebooks by their place on the site; in English where there is no other."""
+    files = [ROOT / name for name in AT_THE_TOP]
+    files += [*sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "notebooks").glob("*.ipynb"))]
     found = {}
     for file in files:
-        if not file.name.endswith(f".{CHINESE}.md"):
-            translated = file.with_suffix(f".{CHINESE}.md")
-            path = file.relative_to(ROOT).as_posix()
-            found[place(path) or ""] = translated if language == CHINESE and translated.exists() else file
+        if not file.stem.endswith(f".{CHINESE}"):
+            translated = file.with_suffix(f".{CHINESE}{file.suffix}")
+            path = place(file.relative_to(ROOT).as_posix()) or ""
+            found[path] = translated if language == CHINESE and translated.exists() else file
     return found
 
 
 def all_pages(language: str, repository: str | None = None) -> dict[str, str]:
     """The Markdown of every page by its place on the site."""
-    read = {
-        path: rewritten(file.read_text(encoding="utf-8"), file.relative_to(ROOT).as_posix(), repository)
-        for path, file in documents(language).items()
-    }
-    made = {**read, **groups.pages(language), **reference.pages(language)}
+    made = {}
+    for path, file in documents(language).items():
+        text = file.read_text(encoding="utf-8")
+        text = notebooks.as_markdown(text) if file.suffix == ".ipynb" else text
+        made[path] = rewritten(text, file.relative_to(ROOT).as_posix(), repository)
+    made |= {**groups.pages(language), **reference.pages(language)}
     return {path: without_line_breaks(text) for path, text in made.items()}
 
 
@@ -70,10 +74,12 @@ def place(path: str) -> str | None:
     Args:
         path: from the top of the repository, with slashes; of a file, or a folder.
     """
-    path = path.replace(f".{CHINESE}.md", ".md")
+    path = path.replace(f".{CHINESE}.", ".")
     if path in AT_THE_TOP:
         return AT_THE_TOP[path]
     folder, _, rest = path.partition("/")
+    if folder == "notebooks" and (ROOT / path).is_file():
+        return path.replace(".ipynb", ".md")
     if folder == "docs":
         if (ROOT / path / "README.md").is_file():
             return f"{rest}/index.md"
@@ -95,17 +101,19 @@ def rewritten(text: str, page: str, repository: str | None = None) -> str:
 
     def relinked(match: re.Match[str]) -> str:
         given = match["target"] or match["value"]
-        if given is None or re.match(r"\w+:|#|//", given):
+        if given is None or re.match(r"\w+:|#|/", given):
             return match[0]
         path, _, anchor = given.partition("#")
         target = posixpath.normpath(posixpath.join(posixpath.dirname(page), path))
         found = place(target)
         if found is not None:
             link = posixpath.relpath(found, here or ".")
+        elif not (ROOT / target).exists() or (match["value"] and not repository):
+            return match[0]  # of which MkDocs tells
         elif repository:
             link = f"{repository.rstrip('/')}/blob/main/{target}"
         else:
-            return match["text"] if match["target"] else match[0]
+            return match["text"]
         link += f"#{anchor}" if anchor else ""
         if match["value"]:
             return f'{match["attribute"]}="{re.sub(r"[.]md(?=#|$)", ".html", link)}"'  # as MkDocs does in Markdown
@@ -119,8 +127,9 @@ def navigation(language: str) -> list[dict[str, str | list[str]]]:
     there = [*documents(language), *groups.pages(language), *reference.pages(language)]
     sections = {title: [path for path in paths if path in there] for title, paths in SECTIONS.items()}
     listed = {"index.md", *(path for paths in sections.values() for path in paths)}
-    folders = {"guide": GUIDE, "configuration": groups.TITLE, "reference": reference.TITLE}
+    folders = {"guide": GUIDE, "notebooks": GUIDE, "configuration": groups.TITLE, "reference": reference.TITLE}
     for path in there:
         if path not in listed:
             sections[folders.get(posixpath.dirname(path), USING)].append(path)
-    return [{said(HOME, language): "index.md"}, *({said(title, language): sections[title]} for title in sections)]
+    filled = ({said(title, language): paths} for title, paths in sections.items() if paths)
+    return [{said(HOME, language): "index.md"}, *filled]
