@@ -111,17 +111,18 @@ def test_what_the_site_does_not_have_is_in_the_repository_if_that_has_an_address
 
 
 def test_chinese_lines_are_joined_without_a_gap(pages):
-    text = "- 批量，\n  每次\n64 张\n\n```\n甲\n乙\n```\n"
-    assert pages.without_line_breaks(text) == "- 批量，每次\n64 张\n\n```\n甲\n乙\n```\n"
+    code = "```\n甲\n乙\n```\n\n<pre>甲\n乙</pre>\n"
+    assert pages.without_line_breaks(f"- 批量，\n  每次\n64 张\n\n{code}") == f"- 批量，每次\n64 张\n\n{code}"
 
 
 def test_notebook_is_a_page_with_what_came_out():
     notebooks = importlib.import_module("notebooks")
     outputs = [
-        {"output_type": "stream", "text": ["step 1\rstep 2\n", "\x1b[31mdone\x1b[0m\n"]},
+        {"output_type": "stream", "text": ["step 1\rstep 2\n"]},
+        {"output_type": "stream", "text": "\x1b[31ma < b\x1b[0m\n"},
         {"output_type": "display_data", "data": {"image/png": "AA\nBB", "text/plain": "<Figure>"}},
         {"output_type": "execute_result", "data": {"text/html": ["<b>", "x</b>"], "text/plain": "x"}},
-        {"output_type": "execute_result", "data": {"text/plain": "3"}},
+        {"output_type": "execute_result", "data": {"text/plain": "3", "application/x": {}}},
         {"output_type": "error", "ename": "ValueError", "evalue": "no", "traceback": ["…"]},
     ]
     cells = [
@@ -132,11 +133,11 @@ def test_notebook_is_a_page_with_what_came_out():
     assert notebooks.as_markdown(json.dumps({"cells": cells})).split("\n\n") == [
         "# Title\nwords",
         "```python\n1 + 2\n```",
-        "```text\nstep 2\ndone\n```",
+        '<div class="output"><pre>step 2\na &lt; b</pre></div>',
         "![](data:image/png;base64,AABB)",
-        "<div><b>x</b></div>",
-        "```text\n3\n```",
-        "```text\nValueError: no\n```",
+        '<div class="output"><b>x</b></div>',
+        '<div class="output"><pre>3</pre></div>',
+        '<div class="output"><pre>ValueError: no</pre></div>',
         "",
     ]
 

@@ -1,11 +1,14 @@
 """A notebook as a page: its words, its code, and what came out when it was run."""
 
+import html
+import itertools
 import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|^.*\r(?=.)", re.MULTILINE)  # colours, and what was written over
+FORMS = ("image/png", "text/html", "text/markdown", "text/plain")
 
 
 def as_markdown(notebook: str) -> str:
@@ -16,31 +19,35 @@ def as_markdown(notebook: str) -> str:
         if cell["cell_type"] == "markdown":
             parts.append(text)
         elif cell["cell_type"] == "code" and text.strip():
-            parts += [fenced(text, "python"), *(part for output in cell["outputs"] for part in of_output(output))]
+            parts += [f"```python\n{text.rstrip()}\n```", *outputs_of(cell)]
     return "\n\n".join([*parts, ""])
 
 
-def of_output(output: dict[str, Any]) -> Iterator[str]:
-    """What a cell's output shows: its richest form that a page can have."""
-    data = output.get("data", {})
-    if "text" in output:
-        yield fenced(CONTROL.sub("", joined(output["text"])), "text")
-    elif "traceback" in output:
-        yield fenced(f"{output['ename']}: {output['evalue']}", "text")
-    elif "image/png" in data:
-        picture = re.sub(r"\s", "", joined(data["image/png"]))
-        yield f"![](data:image/png;base64,{picture})"
-    elif "text/html" in data:
-        yield f"<div>{joined(data['text/html'])}</div>"
-    elif "text/markdown" in data:
-        yield joined(data["text/markdown"])
-    elif "text/plain" in data:
-        yield fenced(joined(data["text/plain"]), "text")
+def outputs_of(cell: dict[str, Any]) -> Iterator[str]:
+    """What came out of a cell; what was printed in several pieces is one."""
+    for is_printed, outputs in itertools.groupby(cell["outputs"], lambda output: "text" in output):
+        if is_printed:
+            yield shown(text="".join(joined(output["text"]) for output in outputs))
+        else:
+            yield from map(richest, outputs)
 
 
-def fenced(text: str, language: str) -> str:
-    """Code, or what a program printed; nothing where it is empty."""
-    return f"```{language}\n{text.rstrip()}\n```" if text.strip() else ""
+def richest(output: dict[str, Any]) -> str:
+    """An output in the richest form that a page can show."""
+    data = {form: joined(content) for form, content in output.get("data", {}).items() if form in FORMS}
+    if "image/png" in data:
+        picture = re.sub(r"\s", "", data["image/png"])
+        return f"![](data:image/png;base64,{picture})"
+    if "text/html" in data:
+        return f'<div class="output">{data["text/html"]}</div>'
+    if "text/markdown" in data:
+        return data["text/markdown"]
+    return shown(data.get("text/plain") or f"{output.get('ename')}: {output.get('evalue')}")
+
+
+def shown(text: str) -> str:
+    """What a program printed, as a terminal would leave it."""
+    return f'<div class="output"><pre>{html.escape(CONTROL.sub("", text).rstrip())}</pre></div>'
 
 
 def joined(lines: str | list[str]) -> str:

@@ -28,7 +28,7 @@ SECTIONS = {  # in the order in which a reader wants the pages; further document
     ("Results", "结果"): ["results.md", "benchmarks.md"],
     ("Project", "项目"): ["contributing.md", "changelog.md"],
 }
-FENCE = r"^```.*?^```$"  # in which nothing is changed
+FENCE = r"^```.*?^```$|<pre\b.*?</pre>"  # in which nothing is changed
 PLACES = re.compile(  # a link or a picture; an attribute of HTML
     rf"{FENCE}|(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)"
     r"|\b(?P<attribute>src|srcset|href)=\"(?P<value>[^\"]+)\"",
