@@ -21,10 +21,11 @@ TITLES = {
     "callbacks": ("Callbacks", "回调"),
     "logger": ("Loggers", "日志"),
     "experiment": ("Experiments", "实验"),
-    "study": ("Studies", "对比研究"),
-    "debug": ("Debugging", "调试"),
+    "study": ("Studies", "研究"),
+    "debug": ("Debugging", "排查问题"),
 }
 WHOLE = ("experiment", "study", "debug")  # groups whose files set keys of all groups, and begin with their command
+SEVERAL = ("callbacks", "logger")  # groups of which several options may be chosen at once
 INTRODUCTION = (
     """\
 Each group is a folder in `conf/`, and each option a file in it: `GROUP=OPTION` chooses one, `KEY=VALUE` changes a key.
@@ -111,7 +112,7 @@ def of_group(group: str, option: Option, language: str) -> Iterator[str]:
     yield escaped(" ".join(option.comment))
     if defaults()[group] == option.name:
         yield said(IS_DEFAULT, language)
-    yield f"```\npython -m fmnist_lit {choice(group, option.name)}\n```"
+    yield f"```\npython -m fmnist_lit {choice(group, option)}\n```"
     if option.builds_on:
         names = ", ".join(f"[{name}](#{anchor(name)})" for name in option.builds_on)
         yield said(BUILDS_ON, language).format(names)
@@ -119,10 +120,13 @@ def of_group(group: str, option: Option, language: str) -> Iterator[str]:
         yield table(said(COLUMNS, language), rows)
 
 
-def choice(group: str, name: str) -> str:
-    """What to type to choose an option; a logger that is none of the default ones comes beside them."""
-    usual = ["default", *read_option(CONF / group / "default.yaml").builds_on] if group == "logger" else [name]
-    return f"{group}={name}" if name in usual else f"'{group}=[default,{name}]'"
+def choice(group: str, option: Option) -> str:
+    """What to type to choose an option; what is not one of the usual callbacks or loggers comes beside them."""
+    if group in SEVERAL:
+        usual = ["default", *read_option(CONF / group / "default.yaml").builds_on]
+        if option.name not in usual and "default" not in option.builds_on:
+            return f"'{group}=[default,{option.name}]'"
+    return f"{group}={option.name}"
 
 
 def of_all_groups(option: Option) -> Iterator[str]:
