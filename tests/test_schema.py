@@ -8,7 +8,7 @@ from jsonschema import Draft7Validator
 from omegaconf import OmegaConf
 
 from fmnist_lit import schema
-from fmnist_lit.command_line.prepare import CONF
+from fmnist_lit.command_line.compose import CONF
 from fmnist_lit.config.check import GROUPS
 from fmnist_lit.config.rules import RULES
 

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 from languages import said
 
-from fmnist_lit.command_line.prepare import CONF
+from fmnist_lit.command_line.compose import CONF
 from fmnist_lit.config.comments import Option, read_group, read_option
 from fmnist_lit.config.rules import RULES
 

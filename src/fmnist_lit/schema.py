@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from fmnist_lit.command_line.prepare import CONF
+from fmnist_lit.command_line.compose import CONF
 from fmnist_lit.config.arguments import COMPLETED_LATER, GIVEN, HYDRAS_KEYS, NOT_FOR_THE_PART, trainer_options
 from fmnist_lit.config.check import CLOSED_GROUPS, DATA_MODULE, GROUPS, OPEN_NODES, TOP_LEVEL_KEYS
 from fmnist_lit.config.comments import Option, read_group, read_option

@@ -2,7 +2,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from fmnist_lit.command_line.prepare import CONF
+from fmnist_lit.command_line.compose import CONF
 from fmnist_lit.config.comments import Entry, read_group, read_option
 
 
