@@ -1,5 +1,6 @@
 """Formulas in TeX as MathML, which browsers draw without a script, in a font that comes along."""
 
+import functools
 import html
 import io
 import re
@@ -32,6 +33,7 @@ def mathml(formula: str, *, is_block: bool) -> str:
     return f'<div class="formula">{made}</div>' if is_block else made
 
 
+@functools.cache
 def font() -> bytes:
     """STIX Two Math (SIL Open Font License) of the characters in use, because telephones have no font for formulas."""
     options = subset.Options(flavor="woff", layout_features=["*"])

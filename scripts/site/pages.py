@@ -29,8 +29,8 @@ SECTIONS = {  # in the order in which a reader wants the pages; further document
     ("Project", "项目"): ["contributing.md", "changelog.md"],
 }
 FENCE = r"^```.*?^```$|<pre\b.*?</pre>"  # in which nothing is changed
-PLACES = re.compile(  # a link or a picture; an attribute of HTML
-    rf"{FENCE}|(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)"
+PLACES = re.compile(  # a picture, or a link, in which there may be one; an attribute of HTML
+    rf"{FENCE}|(?P<picture>!?)\[(?P<text>(?:!\[[^\]]*\]\([^)]*\)|[^\]])*)\]\((?P<target>[^)\s]+)\)"
     r"|\b(?P<attribute>src|srcset|href)=\"(?P<value>[^\"]+)\"",
     re.MULTILINE | re.DOTALL,
 )
@@ -97,29 +97,32 @@ def rewritten(text: str, page: str, repository: str | None = None) -> str:
         page: its path in the repository.
         repository: the address at which the files are that the site does not have; without, a link to one is its text.
     """
-    here = posixpath.dirname(place(page) or "")
 
     def relinked(match: re.Match[str]) -> str:
-        given = match["target"] or match["value"]
-        if given is None or re.match(r"\w+:|#|/", given):
-            return match[0]
-        path, _, anchor = given.partition("#")
-        target = posixpath.normpath(posixpath.join(posixpath.dirname(page), path))
-        found = place(target)
-        if found is not None:
-            link = posixpath.relpath(found, here or ".")
-        elif not (ROOT / target).exists() or (match["value"] and not repository):
-            return match[0]  # of which MkDocs tells
-        elif repository:
-            link = f"{repository.rstrip('/')}/blob/main/{target}"
-        else:
-            return match["text"]
-        link += f"#{anchor}" if anchor else ""
         if match["value"]:
+            link = destination(match["value"], page, repository)
+            if link is None or ":" in link:
+                return match[0]
             return f'{match["attribute"]}="{re.sub(r"[.]md(?=#|$)", ".html", link)}"'  # as MkDocs does in Markdown
-        return f"{match['picture']}[{match['text']}]({link})"
+        if match["target"]:
+            words, link = PLACES.sub(relinked, match["text"]), destination(match["target"], page, repository)
+            return f"{match['picture']}[{words}]({link})" if link else words
+        return match[0]
 
     return PLACES.sub(relinked, OTHER_LANGUAGE.sub("", text))
+
+
+def destination(link: str, page: str, repository: str | None) -> str | None:
+    """Where a link of a document leads on the site; nothing where only the repository, without an address, has it."""
+    path, _, anchor = link.partition("#")
+    target = posixpath.normpath(posixpath.join(posixpath.dirname(page), path))
+    if not path or re.match(r"\w+:|/", path) or not (ROOT / target).exists():
+        return link  # MkDocs tells of those that are dead
+    found = place(target)
+    if found is None:
+        return f"{repository.rstrip('/')}/blob/main/{target}" if repository else None
+    here = posixpath.dirname(place(page) or "")
+    return posixpath.relpath(found, here or ".") + (f"#{anchor}" if anchor else "")
 
 
 def navigation(language: str) -> list[dict[str, str | list[str]]]:
