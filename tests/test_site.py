@@ -116,7 +116,8 @@ def test_what_the_site_does_not_have_is_in_the_repository_if_that_has_an_address
 
 def test_chinese_lines_are_joined_without_a_gap(pages):
     code = "```\n甲\n乙\n```\n\n<pre>甲\n乙</pre>\n"
-    assert pages.without_line_breaks(f"- 批量，\n  每次\n64 张\n\n{code}") == f"- 批量，每次\n64 张\n\n{code}"
+    shown = pages.without_line_breaks(f"- 批量，\n  每次\n[甲](a)，\n64 张\n\n{code}")
+    assert shown == f"- 批量，每次[甲](a)，\n64 张\n\n{code}"
 
 
 def test_notebook_is_a_page_with_what_came_out():
@@ -166,9 +167,11 @@ def test_every_option_has_its_place_with_the_command_that_chooses_it(groups):
 def test_page_of_a_group_says_value_range_and_comment_of_each_key(groups):
     made = groups.pages("en")
     assert (
-        "| `data.val_size` | `5000` | a whole number >= 0 or a finite number > 0 and &lt; 1, a share of the training "
-        "images | carved from the 60,000 training images, always the same ones |" in made["configuration/data.md"]
-    )
+        "| `data.val_size` | `5000` | carved from the 60,000 training images, always the same ones"
+        "<br>*a whole number >= 0 or a finite number > 0 and &lt; 1, a share of the training images* |\n"
+    ) in made["configuration/data.md"]
+    assert "| `callbacks.ema` | `fmnist_lit.averaging.WeightEMA` |  |" in made["configuration/callbacks.md"]
+    assert "| `optimizer._target_` | `torch.optim.Adam` |  |" in made["configuration/optimizer.md"]
     assert "Builds on [fashion_mnist](#fashion_mnist), and changes:" in made["configuration/data.md"]
     assert r"times the sum of \|weight\|" in made["configuration/index.md"]
     assert "python -m fmnist_lit 'logger=[default,wandb]'" in made["configuration/logger.md"]
@@ -177,7 +180,7 @@ def test_page_of_a_group_says_value_range_and_comment_of_each_key(groups):
     assert "\n\nMeasured, validation / test accuracy:" in made["configuration/study.md"]
     assert "## best_mlp_without/ema\n" in made["configuration/experiment.md"]
     chinese = groups.pages("zh-CN")
-    assert "| 键 | 值 | 允许的取值 | 注释 |" in chinese["configuration/data.md"]
+    assert "| 键 | 值 | 注释，以及*允许的取值* |" in chinese["configuration/data.md"]
     assert "carved from the 60,000 training images" in chinese["configuration/data.md"]
 
 

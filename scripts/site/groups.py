@@ -49,7 +49,7 @@ CHOOSE_WHOLE = (
 IS_DEFAULT = ("The default.", "默认选项。")
 BUILDS_ON = ("Builds on {}, and changes:", "以 {} 为基础，修改：")
 COLUMNS_OF_GROUPS = (("group", "default", "options"), ("配置组", "默认", "选项"))
-COLUMNS = (("key", "value", "may be", "comment"), ("键", "值", "允许的取值", "注释"))
+COLUMNS = (("key", "value", "comment, and *what it may be*"), ("键", "值", "注释，以及*允许的取值*"))
 
 
 def pages(language: str) -> dict[str, str]:
@@ -139,13 +139,16 @@ def of_all_groups(option: Option) -> Iterator[str]:
 
 
 def rows_of(group: str, option: Option) -> list[tuple[str, ...]]:
-    """A row for each key: its name, its value, what it may be, its comment."""
+    """A row for each key: its name, its value or the class that it is made of, its comment and what it may be."""
+    classes = {entry.path[:-1]: entry.value for entry in option.entries if entry.path[-1] == "_target_"}
     rows = []
     for entry in option.entries:
-        if entry.path[0] != "defaults" and entry.path[-1] != "_partial_":
+        if entry.path[0] != "defaults" and entry.path[-1] != "_partial_" and entry.path[1:] != ("_target_",):
             key = ".".join(entry.path if not group else (group, *entry.path))
-            allowed = escaped(RULES[key].allowed) if key in RULES else ""
-            rows.append((f"`{key}`", f"`{entry.value}`" if entry.value else "", allowed, escaped(entry.comment)))
+            value = entry.value or classes.get(entry.path)
+            allowed = f"*{escaped(RULES[key].allowed)}*" if key in RULES else ""
+            told = "<br>".join(filter(None, [escaped(entry.comment), allowed]))
+            rows.append((f"`{key}`", f"`{value}`" if value else "", told))
     return rows
 
 

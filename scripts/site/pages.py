@@ -35,7 +35,7 @@ PLACES = re.compile(  # a picture, or a link, in which there may be one; an attr
     re.MULTILINE | re.DOTALL,
 )
 HAN = r"[\u2014\u2018-\u201d\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]"
-LINE_BREAK = re.compile(rf"{FENCE}|(?<={HAN})\n *(?={HAN})", re.MULTILINE | re.DOTALL)
+LINE_BREAK = re.compile(rf"{FENCE}|(?<={HAN})\n *(?=(?:\[|\*\*)?{HAN})", re.MULTILINE | re.DOTALL)
 OTHER_LANGUAGE = re.compile(r"^\[(简体中文|English)\]\([^)]+\)\n+", re.MULTILINE)  # for which the site has a menu
 
 
