@@ -167,11 +167,11 @@ def test_every_option_has_its_place_with_the_command_that_chooses_it(groups):
 def test_page_of_a_group_says_value_range_and_comment_of_each_key(groups):
     made = groups.pages("en")
     assert (
-        "| `data.val_size` | `5000` | carved from the 60,000 training images, always the same ones"
-        "<br>*a whole number >= 0 or a finite number > 0 and &lt; 1, a share of the training images* |\n"
+        "- `data.val_size` = `5000`<br>carved from the 60,000 training images, always the same ones"
+        "<br>*a whole number >= 0 or a finite number > 0 and &lt; 1, a share of the training images*\n"
     ) in made["configuration/data.md"]
-    assert "| `callbacks.ema` | `fmnist_lit.averaging.WeightEMA` |  |" in made["configuration/callbacks.md"]
-    assert "| `optimizer._target_` | `torch.optim.Adam` |  |" in made["configuration/optimizer.md"]
+    assert "- `callbacks.ema` = `fmnist_lit.averaging.WeightEMA`\n" in made["configuration/callbacks.md"]
+    assert "- `optimizer._target_` = `torch.optim.Adam`\n" in made["configuration/optimizer.md"]
     assert "Builds on [fashion_mnist](#fashion_mnist), and changes:" in made["configuration/data.md"]
     assert r"times the sum of \|weight\|" in made["configuration/index.md"]
     assert "python -m fmnist_lit 'logger=[default,wandb]'" in made["configuration/logger.md"]
@@ -180,7 +180,7 @@ def test_page_of_a_group_says_value_range_and_comment_of_each_key(groups):
     assert "\n\nMeasured, validation / test accuracy:" in made["configuration/study.md"]
     assert "## best_mlp_without/ema\n" in made["configuration/experiment.md"]
     chinese = groups.pages("zh-CN")
-    assert "| 键 | 值 | 注释，以及*允许的取值* |" in chinese["configuration/data.md"]
+    assert "以 [fashion_mnist](#fashion_mnist) 为基础，修改：" in chinese["configuration/data.md"]
     assert "carved from the 60,000 training images" in chinese["configuration/data.md"]
 
 

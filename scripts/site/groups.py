@@ -41,7 +41,10 @@ from the files and from the rules that values are checked by.
 )
 GROUPS = ("Groups", "配置组")
 OTHER_KEYS = ("Keys of no group", "不属于任何组的键")
-CHOOSE = ("`{0}=NAME` chooses one of `conf/{0}/`.", "`{0}=NAME` 选择 `conf/{0}/` 中的一个。")
+CHOOSE = (
+    "`{0}=NAME` chooses one of `conf/{0}/`. Of each key there are its value, the comment beside it, and *what it may be*.",
+    "`{0}=NAME` 选择 `conf/{0}/` 中的一个。每个键都列出它的值、文件中的注释，以及*允许的取值*。",
+)
 CHOOSE_WHOLE = (
     "`{0}=NAME` chooses one of `conf/{0}/`, whose keys count less than those on the command line.",
     "`{0}=NAME` 选择 `conf/{0}/` 中的一个；命令行上的键优先于其中的键。",
@@ -49,7 +52,6 @@ CHOOSE_WHOLE = (
 IS_DEFAULT = ("The default.", "默认选项。")
 BUILDS_ON = ("Builds on {}, and changes:", "以 {} 为基础，修改：")
 COLUMNS_OF_GROUPS = (("group", "default", "options"), ("配置组", "默认", "选项"))
-COLUMNS = (("key", "value", "comment, and *what it may be*"), ("键", "值", "注释，以及*允许的取值*"))
 
 
 def pages(language: str) -> dict[str, str]:
@@ -84,7 +86,6 @@ def index(language: str) -> str:
         )
         for group in TITLES
     ]
-    keys = [row for row in rows_of("", read_option(CONF / "config.yaml")) if not row[0].startswith("`hydra")]
     return "\n\n".join(
         [
             f"# {said(TITLE, language)}",
@@ -92,7 +93,7 @@ def index(language: str) -> str:
             f"## {said(GROUPS, language)}",
             table(said(COLUMNS_OF_GROUPS, language), groups),
             f"## {said(OTHER_KEYS, language)}",
-            table(said(COLUMNS, language), keys),
+            keys_of("", read_option(CONF / "config.yaml")),
             "",
         ]
     )
@@ -116,8 +117,7 @@ def of_group(group: str, option: Option, language: str) -> Iterator[str]:
     if option.builds_on:
         names = ", ".join(f"[{name}](#{anchor(name)})" for name in option.builds_on)
         yield said(BUILDS_ON, language).format(names)
-    if rows := rows_of(group, option):
-        yield table(said(COLUMNS, language), rows)
+    yield keys_of(group, option)
 
 
 def choice(group: str, option: Option) -> str:
@@ -138,18 +138,19 @@ def of_all_groups(option: Option) -> Iterator[str]:
     yield f"```yaml\n{option.body.strip()}\n```"
 
 
-def rows_of(group: str, option: Option) -> list[tuple[str, ...]]:
-    """A row for each key: its name, its value or the class that it is made of, its comment and what it may be."""
+def keys_of(group: str, option: Option) -> str:
+    """A list of the keys: each with its value, or the class that it is made of, its comment, and what it may be."""
     classes = {entry.path[:-1]: entry.value for entry in option.entries if entry.path[-1] == "_target_"}
-    rows = []
+    items = []
     for entry in option.entries:
-        if entry.path[0] != "defaults" and entry.path[-1] != "_partial_" and entry.path[1:] != ("_target_",):
-            key = ".".join(entry.path if not group else (group, *entry.path))
-            value = entry.value or classes.get(entry.path)
-            allowed = f"*{escaped(RULES[key].allowed)}*" if key in RULES else ""
-            told = "<br>".join(filter(None, [escaped(entry.comment), allowed]))
-            rows.append((f"`{key}`", f"`{value}`" if value else "", told))
-    return rows
+        if entry.path[0] in ("defaults", "hydra") or entry.path[-1] == "_partial_" or entry.path[1:] == ("_target_",):
+            continue
+        key = ".".join(entry.path if not group else (group, *entry.path))
+        value = entry.value or classes.get(entry.path)
+        allowed = f"*{escaped(RULES[key].allowed)}*" if key in RULES else ""
+        told = [f"`{key}`" + (f" = `{value}`" if value else ""), escaped(entry.comment), allowed]
+        items.append(f"- {'<br>'.join(filter(None, told))}")
+    return "\n".join(items)
 
 
 def options(group: str) -> list[tuple[str, Option]]:
