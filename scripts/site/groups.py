@@ -42,7 +42,7 @@ from the files and from the rules that values are checked by.
 GROUPS = ("Groups", "配置组")
 OTHER_KEYS = ("Keys of no group", "不属于任何组的键")
 CHOOSE = (
-    "`{0}=NAME` chooses one of `conf/{0}/`. Of each key there are its value, the comment beside it, and *what it may be*.",
+    "`{0}=NAME` chooses one of `conf/{0}/`. Each key has its value, the comment beside it and *what it may be*.",
     "`{0}=NAME` 选择 `conf/{0}/` 中的一个。每个键都列出它的值、文件中的注释，以及*允许的取值*。",
 )
 CHOOSE_WHOLE = (
