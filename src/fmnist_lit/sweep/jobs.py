@@ -13,6 +13,7 @@ import yaml
 from fmnist_lit.config.criterion import Criterion
 from fmnist_lit.run.answers import Answers, read_answers
 from fmnist_lit.run.files import read_json
+from fmnist_lit.run.status import is_pruned
 from fmnist_lit.sweep.values import SEED, is_number, one_line, parse_setting, select
 
 CURVES = ("val_accuracy", "val_loss", "train_accuracy", "train_loss")  # columns of metrics.csv
@@ -137,7 +138,9 @@ def read_results(run_dir: Path, live: bool, epoch: int) -> tuple[str, str, dict[
         "completed": why_not_ranked(results),
         "diverged": f"the loss is not finite{step}",
         "failed": results.get("error", "unknown error"),
-        "interrupted": f"by {results.get('signal', 'an unknown signal')} after epoch {epoch}",
+        "interrupted": str(results.get("stopped_by"))
+        if is_pruned(results)
+        else f"by {results.get('signal', 'an unknown signal')} after epoch {epoch}",
     }
     if status not in reasons:
         return "interrupted", "results.json is damaged: unknown status", {}
