@@ -92,6 +92,8 @@ def study_errors(sweep_dir: Path) -> Iterator[None]:
     file = sweep_dir / STUDY
     try:
         yield
+    except ConfigError:
+        raise
     except Timeout:
         raise ConfigError(f"{file}: another program has kept it locked for {PATIENCE:.0f} s; end that first") from None
     except OSError as error:
@@ -118,9 +120,12 @@ def open_study(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     file = sweep_dir / STUDY
-    with open(file, "ab"):  # says that it cannot be written, where optuna would wait for ever
+    with open(file, "ab"):  # says that it cannot be written
         pass
-    storage = JournalStorage(JournalFileBackend(str(file), lock_obj=JournalLock(file)))  # type: ignore[arg-type]
+    lock = JournalLock(file)
+    lock.acquire()  # likewise
+    lock.release()
+    storage = JournalStorage(JournalFileBackend(str(file), lock_obj=lock))  # type: ignore[arg-type]
     sampler = optuna.samplers.RandomSampler()  # of a trial that is there already nothing is sampled
     pruner = pruner or optuna.pruners.NopPruner()
     if storage.get_all_studies():
