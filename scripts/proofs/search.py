@@ -55,7 +55,7 @@ def main() -> None:
     jobs = read_plan(broken).jobs
     assert jobs == read_plan(whole).jobs
     assert len(set(jobs)) == len(jobs) == TRIALS
-    assert len([file for file in broken.glob("*/results.json")]) == TRIALS
+    assert len(list(broken.glob("*/results.json"))) == TRIALS
     print(f"{TRIALS} distinct trials, the same as those of the search that was left alone")
     for job in jobs:
         assert outcome(broken / job.folder) == outcome(whole / job.folder), job.folder
