@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import copy
+import dataclasses
 import os
 import re
 import shlex
@@ -29,6 +30,8 @@ from fmnist_lit.run.names import shell_command
 from fmnist_lit.run.status import has_ended
 from fmnist_lit.run.study import STUDY
 from fmnist_lit.sweep import plan
+from fmnist_lit.sweep.halving import halving_of
+from fmnist_lit.sweep.jobs import CURVES
 from fmnist_lit.sweep.search import check_search, folder_of_trial, require_same_study
 from fmnist_lit.sweep.space import SearchSpace
 from fmnist_lit.sweep.summary import summarize
@@ -71,11 +74,34 @@ def require_sweepable(cfg: DictConfig, swept: Sequence[Override], params: Sequen
                 f"{override.get_key_element()}={','.join(value.partition('=')[2] for value in values_of(override))}, "
                 "or sample it with hydra/sweeper=search"
             )
+    if cfg.sweep.halving:
+        require_halving(cfg, swept)
     if is_search(cfg):
         SearchSpace.of(swept, cfg.hydra.sweeper.when or ())
     size = cfg.hydra.sweeper.get("max_batch_size")
     if size is not None and (type(size) is not int or size < 1):
         raise ConfigError(f"hydra.sweeper.max_batch_size={size}: must be a whole number from 1, or null for no limit")
+
+
+def require_halving(cfg: DictConfig, swept: Sequence[Override]) -> None:
+    """Refuse to halve jobs that cannot be compared in the middle; the arguments are as for ``plan_sweep``.
+
+    Raises:
+        ConfigError: saying why.
+    """
+    told, criterion = f"sweep.halving={cfg.sweep.halving}", Criterion.of(cfg.select)
+    if is_search(cfg):
+        raise ConfigError(f"{told}: is for a grid; a search has hydra.sweeper.pruner=halving")
+    for override in swept:
+        if override.is_sweep_override() and override.key_or_group in ("trainer.max_epochs", "trainer.max_steps"):
+            raise ConfigError(f"{told}: all jobs must be of one length, not {as_given(override)}")
+    if cfg.trainer.max_steps != -1 or cfg.trainer.max_epochs < cfg.sweep.halving:
+        raise ConfigError(
+            f"{told}: needs trainer.max_epochs of {cfg.sweep.halving} or more, and no trainer.max_steps; "
+            f"they are {cfg.trainer.max_epochs} and {cfg.trainer.max_steps}"
+        )
+    if criterion.column not in CURVES:
+        raise ConfigError(f"{told}: select.metric={criterion.metric} has no column in metrics.csv to compare")
 
 
 def is_search(cfg: DictConfig) -> bool:
@@ -164,7 +190,10 @@ def plan_sweep(
         return overrides
     exclude, folder_of = folder_namer(cfg, varied, swept, given, compose)
     overrides.append(exclude)
-    plan.write_plan(folder, shlex.join(command), varied, plan.combinations(swept), folder_of)
+    planned = plan.write_plan(folder, shlex.join(command), varied, plan.combinations(swept), folder_of)
+    if cfg.sweep.halving:
+        halving = halving_of(planned, cfg.sweep.halving, cfg.trainer.max_epochs)
+        plan.save_plan(folder, dataclasses.replace(planned, halving=halving))
     say_what_is_equal(swept)
     return overrides
 

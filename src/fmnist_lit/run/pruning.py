@@ -1,4 +1,4 @@
-"""Ends a job of a search that does badly beside the others; who wants to see it to its end resumes it."""
+"""Ends a job of a sweep that does badly beside the others; who wants to see it to its end resumes it."""
 
 import logging
 from pathlib import Path
@@ -22,13 +22,32 @@ log = logging.getLogger(__name__)
 
 
 def pruning_of(cfg: DictConfig) -> list[Callback]:
-    """What a job of a search that prunes has among its callbacks; any other run nothing, and no optuna."""
+    """What a job of a sweep that prunes or halves has among its callbacks; any other run nothing, and no optuna."""
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return []
     hydra = HydraConfig.get()
+    if cfg.sweep.until_epoch is not None:
+        return [Comparison(cfg.sweep.until_epoch)]
     if hydra.sweeper.get("pruner", "none") == "none":
         return []
     return [Pruning(Path(hydra.sweep.dir), int(hydra.job.num), Criterion.of(cfg.select), cfg.trainer.max_epochs)]
+
+
+class Comparison(Callback):
+    """Ends a job of a sweep that halves its jobs where it is compared with the others; the best go on from there.
+
+    Args:
+        epoch: after which.
+    """
+
+    copes_with_chunks = True
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.current_epoch >= self.epoch:  # the checkpoint of that epoch is written
+            raise PrunedError(f"halving, after epoch {trainer.current_epoch} of {trainer.max_epochs}")
 
 
 class Pruning(Callback):

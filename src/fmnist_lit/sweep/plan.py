@@ -6,7 +6,7 @@ import itertools
 import json
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -38,6 +38,19 @@ class PlannedJob:
 
 
 @dataclass(frozen=True)
+class Halving:
+    """How the jobs of a grid become fewer.
+
+    Attributes:
+        factor: one in so many configurations goes on.
+        rungs: after how many epochs, and last the full length.
+    """
+
+    factor: int
+    rungs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Plan:
     """What ``sweep.json`` says.
 
@@ -49,6 +62,7 @@ class Plan:
         asked: the numbers of those that the last command asks for.
         trials: how many jobs a search comes to, which samples them as it goes; 0 for a grid.
         space: of a search, the command line with what a study adds.
+        halving: of a grid, if its jobs become fewer as they train.
     """
 
     command: str
@@ -57,6 +71,7 @@ class Plan:
     asked: tuple[int, ...]
     trials: int = 0
     space: tuple[str, ...] = ()
+    halving: Halving | None = None
 
 
 def combinations(overrides: Sequence[Override]) -> list[tuple[str, ...]]:
@@ -164,8 +179,11 @@ def save_plan(sweep_dir: Path, plan: Plan) -> None:
     """Write ``sweep.json``."""
     listed = [{"folder": job.folder, "overrides": list(job.overrides)} for job in plan.jobs]
     content = {"command": plan.command, "varied": list(plan.varied), "jobs": listed, "asked": list(plan.asked)}
-    of_search = {"trials": plan.trials, "space": list(plan.space)} if plan.trials else {}
-    write_json(sweep_dir / "sweep.json", content | of_search)
+    if plan.trials:
+        content |= {"trials": plan.trials, "space": list(plan.space)}
+    if plan.halving:
+        content["halving"] = asdict(plan.halving)
+    write_json(sweep_dir / "sweep.json", content)
 
 
 def varied_part(settings: frozenset[Setting], varied: Sequence[str]) -> frozenset[Setting]:
@@ -228,7 +246,10 @@ def read_plan(sweep_dir: Path) -> Plan:
     jobs = tuple(PlannedJob(str(job["folder"]), tuple(map(str, job["overrides"]))) for job in content["jobs"])
     asked = content.get("asked", range(len(jobs)))  # version 0.1 did not say
     of_search = int(content.get("trials", 0)), tuple(map(str, content.get("space", ())))
-    return Plan(str(content["command"]), tuple(map(str, content["varied"])), jobs, tuple(map(int, asked)), *of_search)
+    halving = content.get("halving")
+    halving = halving and Halving(int(halving["factor"]), tuple(map(int, halving["rungs"])))
+    varied = tuple(map(str, content["varied"]))
+    return Plan(str(content["command"]), varied, jobs, tuple(map(int, asked)), *of_search, halving)
 
 
 def run_folders(sweep_dir: Path) -> list[str]:
@@ -249,16 +270,16 @@ def run_folders(sweep_dir: Path) -> list[str]:
 
 
 def still_to_do(sweep_dir: Path, plan: Plan) -> Iterator[tuple[int, list[str]]]:
-    """The jobs that the last command asks for and that have not ended, as numbers and overrides for Hydra.
-
-    One that was interrupted resumes from its last checkpoint.
-    """
+    """The jobs that the last command asks for and that have not ended, as numbers and overrides for Hydra."""
     for number in plan.asked:
-        job = plan.jobs[number]
-        folder = sweep_dir / job.folder
-        if has_ended(folder):
-            continue
-        checkpoint = folder / "checkpoints" / "last.ckpt"
-        resumable = read_status(folder) in ("interrupted", "running") and checkpoint.is_file()
-        resumed = [f"ckpt_path={quoted(checkpoint.absolute())}"] if resumable else []
-        yield number, [*job.overrides, *resumed, f"hydra.sweep.subdir={quoted(Path(job.folder))}"]
+        if not has_ended(sweep_dir / plan.jobs[number].folder):
+            yield number, job_to_run(sweep_dir, plan.jobs[number])
+
+
+def job_to_run(sweep_dir: Path, job: PlannedJob) -> list[str]:
+    """The overrides for Hydra of a job, which resumes from its last checkpoint if it was interrupted."""
+    folder = sweep_dir / job.folder
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    resumable = read_status(folder) in ("interrupted", "running") and checkpoint.is_file()
+    resumed = [f"ckpt_path={quoted(checkpoint.absolute())}"] if resumable else []
+    return [*job.overrides, *resumed, f"hydra.sweep.subdir={quoted(Path(job.folder))}"]
