@@ -40,9 +40,9 @@ def main() -> None:
     halved = run(Path(folder) / "halved", *words, "sweep.halving=3")
     plan = read_plan(halved.sweep_dir)
     assert plan.halving is not None
-    print(
-        f"{len(whole.jobs)} jobs; winner of the whole grid {whole.ranked[0].settings}, halved {halved.ranked[0].settings}"
-    )
+    print(f"{len(whole.jobs)} jobs")
+    print(f"winner of the whole grid: {whole.ranked[0].settings}")
+    print(f"winner with halving:      {halved.ranked[0].settings}")
     print(f"epochs trained: {trained(whole)} and {trained(halved)}, {trained(halved) / trained(whole):.2f}")
     winners = {job.folder for job in whole.ranked[0].jobs}
     for rung in plan.halving.rungs:
