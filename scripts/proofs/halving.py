@@ -25,7 +25,8 @@ def run(folder: Path, *words: str) -> SweepTable:
 
 def trained(table: SweepTable) -> int:
     """Epochs that the jobs of a sweep have trained."""
-    return sum(len((job.run_dir / "metrics.csv").read_text().splitlines()) - 1 for job in table.jobs)
+    files = [job.run_dir / "metrics.csv" for job in table.jobs]
+    return sum(len(file.read_text(encoding="utf-8").splitlines()) - 1 for file in files if file.exists())
 
 
 def weights(group: RankedGroup) -> list[Any]:
