@@ -27,13 +27,13 @@ def pruning_of(cfg: DictConfig) -> list[Callback]:
         return []
     hydra = HydraConfig.get()
     if cfg.sweep.until_epoch is not None:
-        return [Comparison(cfg.sweep.until_epoch)]
+        return [StopToCompare(cfg.sweep.until_epoch)]
     if hydra.sweeper.get("pruner", "none") == "none":
         return []
     return [Pruning(Path(hydra.sweep.dir), int(hydra.job.num), Criterion.of(cfg.select), cfg.trainer.max_epochs)]
 
 
-class Comparison(Callback):
+class StopToCompare(Callback):
     """Ends a job of a sweep that halves its jobs where it is compared with the others; the best go on from there.
 
     Args:

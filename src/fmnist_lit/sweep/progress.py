@@ -57,11 +57,11 @@ class Progress:
         if self.best:
             parts.append(f"best so far {self.best}")
         if self.seconds_left is not None:
-            parts.append(f"about {in_words(max(0.0, self.seconds_left - (time.time() - self.time)))} left")
+            parts.append(f"about {duration(max(0.0, self.seconds_left - (time.time() - self.time)))} left")
         return " · ".join(filter(None, parts))
 
 
-def in_words(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A length of time as people say it."""
     for length, unit in ((3600, "h"), (60, "min")):
         if seconds >= 1.5 * length:
