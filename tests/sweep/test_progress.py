@@ -8,7 +8,7 @@ import pytest
 from fmnist_lit.sweep import callback
 from fmnist_lit.sweep.jobs import Job
 from fmnist_lit.sweep.plan import Plan, PlannedJob
-from fmnist_lit.sweep.progress import Progress, in_words
+from fmnist_lit.sweep.progress import Progress, duration
 from fmnist_lit.sweep.table import rank_jobs
 
 RATES = ("0.1", "0.3", "1", "3")
@@ -55,10 +55,11 @@ def test_of_jobs_that_are_chosen_as_the_sweep_goes_the_number_is_not_known(tmp_p
     ("seconds", "words"), [(0, "0 s"), (89, "89 s"), (90, "2 min"), (3000, "50 min"), (5400, "2 h"), (86400, "24 h")]
 )
 def test_times_are_said_as_people_say_them(seconds, words):
-    assert in_words(seconds) == words
+    assert duration(seconds) == words
 
 
-def test_summaries_take_a_small_share_of_the_time(tmp_path, monkeypatch, jobs):
+@pytest.mark.parametrize("few", [3, 4])
+def test_summaries_of_many_jobs_take_a_small_share_of_the_time(tmp_path, monkeypatch, jobs, few):
     clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
     written = []
 
@@ -70,11 +71,12 @@ def test_summaries_take_a_small_share_of_the_time(tmp_path, monkeypatch, jobs):
     monkeypatch.setattr(callback, "summarize", summarize)
     monkeypatch.setattr(callback, "read_plan", lambda folder: Plan("", (), (), ()))
     monkeypatch.setattr(callback, "known", {})
+    monkeypatch.setattr(callback, "FEW", few)
     monkeypatch.setattr(callback, "time", clock)
     (tmp_path / "multirun.yaml").touch()
     first = callback.update(tmp_path)
     clock.now += 15
-    assert callback.update(tmp_path) is first
+    assert (callback.update(tmp_path) is first) == (few < len(jobs))
     clock.now += 5
     assert callback.update(tmp_path) is not first
-    assert written == [{"live": True, "charts": False}] * 2
+    assert written == [{"live": True, "charts": False}] * (2 if few < len(jobs) else 3)

@@ -24,7 +24,8 @@ from fmnist_lit.config.paths import expanded
 from fmnist_lit.config.trust import split_trust, trusting
 from fmnist_lit.processes import ranks
 from fmnist_lit.processes.signals import InterruptedRunError, stop_request
-from fmnist_lit.run.status import EXIT_CODES, read_status
+from fmnist_lit.run.files import read_json
+from fmnist_lit.run.status import EXIT_CODES, is_pruned
 
 
 def launch(arguments: Sequence[str]) -> int:
@@ -147,5 +148,8 @@ def check_completion(words: Sequence[str]) -> None:
 
 
 def exit_code(run_dirs: Iterable[Path]) -> int:
-    """The worst of the statuses in run folders; a run that left none has failed."""
-    return max((EXIT_CODES.get(read_status(run_dir) or "", 1) for run_dir in run_dirs), default=1)
+    """The worst of the statuses in run folders; a run that left none has failed, one that was pruned has not."""
+    ended = (read_json(run_dir / "results.json") for run_dir in run_dirs)
+    return max(
+        (0 if is_pruned(results) else EXIT_CODES.get(str(results.get("status")), 1) for results in ended), default=1
+    )

@@ -120,7 +120,7 @@ def prepare(args: argparse.Namespace, locks: contextlib.ExitStack) -> Start:
             raise ConfigError(
                 f"-m under {place.starter}: start a sweep by itself, trainer=ddp starts the processes of each job"
             )
-        for overrides in representatives(swept):
+        for overrides in sweeps.checked_configurations(cfg, swept) if multirun else representatives(swept):
             cfg = compose.accept(parse(overrides))
             ranks.require_world_size(cfg)
             if cfg.init_from is not None:

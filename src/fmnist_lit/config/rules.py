@@ -131,6 +131,8 @@ RULES = {
     "regularization.l1": NOT_NEGATIVE,
     "regularization.decay_biases": BOOLEAN,
     "sweep.fail_fast": BOOLEAN,
+    "sweep.halving": integer(2) | NULL,
+    "sweep.until_epoch": integer(1) | NULL,
     "data.source": one_of("auto", "fashion_mnist", "synthetic") | PART,
     "data.source.test_share": number(exclusiveMinimum=0, exclusiveMaximum=1),
     "data.source.background": one_of("auto", "black", "white"),

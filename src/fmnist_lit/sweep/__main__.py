@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folders = [Path(os.path.expanduser(folder)) for folder in args.folders]
     try:
         if args.follow:
-            follow(folders)
+            follow_sweep(folders)
         summary = summarize(folders, live=args.live)
     except NotASweepError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def follow(folders: Sequence[Path]) -> None:
+def follow_sweep(folders: Sequence[Path]) -> None:
     """Show the table of a sweep, in a terminal in its place, until nobody leads it any more.
 
     Raises:

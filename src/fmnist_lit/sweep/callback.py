@@ -19,7 +19,8 @@ from fmnist_lit.sweep.summary import summarize
 
 log = logging.getLogger(__name__)
 
-SHARE = 0.05  # of the time that summaries may take while jobs run; a thousand jobs are half a second to sum up
+FEW = 50  # jobs, which are summed up in 30 ms
+SHARE = 0.05  # of the time that summaries of more may take while jobs run; a thousand are half a second to sum up
 
 known: dict[Path, tuple[Progress, float]] = {}  # of each sweep, how far it was and when it may be looked at again
 
@@ -41,7 +42,7 @@ class SummaryCallback(Callback):
 
 
 def update(sweep_dir: Path) -> Progress | None:
-    """Summarise a sweep again, unless that would take more than its share of the time.
+    """Summarise a sweep again, unless that would take more than the share of the time that it may.
 
     Returns:
         How far it is, or was lately; None if that cannot be told.
@@ -58,5 +59,6 @@ def update(sweep_dir: Path) -> Progress | None:
         table = summarize([sweep_dir], live=True, charts=False).table
         begun = (sweep_dir / "multirun.yaml").stat().st_mtime
         progress = Progress.of(read_plan(sweep_dir), table, begun)
-        known[sweep_dir] = progress, time.monotonic() + (time.monotonic() - start) * (1 / SHARE - 1)
+        end = time.monotonic()
+        known[sweep_dir] = progress, end if len(table.jobs) <= FEW else end + (end - start) * (1 / SHARE - 1)
     return progress

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fmnist_lit.config.overrides import key_of
-from fmnist_lit.run.status import FINISHED
+from fmnist_lit.run.status import FINISHED, is_pruned
 from fmnist_lit.sweep.plan import Plan
 from fmnist_lit.sweep.table import SweepTable
 from fmnist_lit.sweep.verdict import describe_settings
@@ -33,9 +33,10 @@ class Progress:
         """What a table tells; ``begun`` is when the sweep's command was given."""
         asked = {plan.jobs[number].folder for number in plan.asked}
         jobs = [job for job in table.jobs if job.folder in asked]
-        ended = [job for job in jobs if job.status in FINISHED]
+        ended = [job for job in jobs if job.status in FINISHED or is_pruned(job.results)]
         now, by_this_command = time.time(), sum(job.run_dir.stat().st_mtime > begun for job in ended)
-        left = (now - begun) / by_this_command * (len(jobs) - len(ended)) if by_this_command else None
+        to_do = max(len(jobs), plan.trials) - len(ended)
+        left = (now - begun) / by_this_command * to_do if by_this_command else None
         best = ""
         if table.ranked:
             first = table.ranked[0]
@@ -50,16 +51,17 @@ class Progress:
             number: its place in the plan, from 0.
             overrides: its own, of which those are said that vary.
         """
-        total = f" of {len(self.plan.jobs)}" if number < len(self.plan.jobs) else ""
+        most = max(len(self.plan.jobs), self.plan.trials)  # a search samples its jobs as it goes
+        total = f" of {most}" if number < most else ""
         parts = [f"job {number + 1}{total}", " ".join(word for word in overrides if key_of(word) in self.plan.varied)]
         if self.best:
             parts.append(f"best so far {self.best}")
         if self.seconds_left is not None:
-            parts.append(f"about {in_words(max(0.0, self.seconds_left - (time.time() - self.time)))} left")
+            parts.append(f"about {duration(max(0.0, self.seconds_left - (time.time() - self.time)))} left")
         return " · ".join(filter(None, parts))
 
 
-def in_words(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A length of time as people say it."""
     for length, unit in ((3600, "h"), (60, "min")):
         if seconds >= 1.5 * length:

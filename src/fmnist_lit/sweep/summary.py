@@ -16,7 +16,7 @@ from fmnist_lit.sweep.verdict import Verdict, judge
 if TYPE_CHECKING:  # matplotlib is imported only to draw
     from fmnist_lit.report.charts import Chart
 
-OWN_CHARTS = re.compile(r"(heatmap|accuracy|figure|bars)_.+\.png|(seeds|curves)\.png")
+OWN_CHARTS = re.compile(r"(heatmap|accuracy|figure|bars)_.+\.png|(seeds|curves|importance|parallel|training_time)\.png")
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,10 @@ def write_charts(table: SweepTable) -> tuple[Sequence["Chart"], str]:
     """
     try:
         from fmnist_lit.sweep.charts import draw_sweep
+        from fmnist_lit.sweep.influence import draw_influence
     except ImportError as error:
         return [], f"No charts: {error}."
-    charts = draw_sweep(table)
+    charts = [*draw_sweep(table), *draw_influence(table)]
     folder = table.sweep_dir / "plots"
     for chart in charts:
         write_durably(folder / f"{chart.name}.png", methodcaller("write", chart.png))
