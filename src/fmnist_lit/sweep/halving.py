@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fmnist_lit.config.criterion import Criterion
 from fmnist_lit.run.status import FINISHED, read_status
-from fmnist_lit.sweep.jobs import read_curve
+from fmnist_lit.sweep.jobs import read_curves
 from fmnist_lit.sweep.plan import Halving, Plan, PlannedJob, job_to_run, settings_of, still_to_do
 from fmnist_lit.sweep.values import SEED
 
@@ -71,8 +71,13 @@ def has_come_to(sweep_dir: Path, job: PlannedJob, epoch: int, criterion: Criteri
     folder = sweep_dir / job.folder
     if read_status(folder) in FINISHED:
         return True
-    curve, _ = read_curve(folder / "metrics.csv", criterion.column)
-    return read_status(folder) == "interrupted" and max(curve, default=0) >= epoch
+    return read_status(folder) == "interrupted" and max(curve_of(folder, criterion), default=0) >= epoch
+
+
+def curve_of(run_dir: Path, criterion: Criterion) -> dict[int, float]:
+    """The figure by epoch, as far as the job has come."""
+    (curve,), _ = read_curves(run_dir / "metrics.csv", [criterion.column])
+    return curve
 
 
 def figure_at(sweep_dir: Path, plan: Plan, numbers: Sequence[int], epoch: int, criterion: Criterion) -> float | None:
@@ -80,8 +85,7 @@ def figure_at(sweep_dir: Path, plan: Plan, numbers: Sequence[int], epoch: int, c
     figures = []
     for number in numbers:
         folder = sweep_dir / plan.jobs[number].folder
-        curve, _ = read_curve(folder / "metrics.csv", criterion.column)
-        upto = [value for when, value in curve.items() if when <= epoch]
+        upto = [value for when, value in curve_of(folder, criterion).items() if when <= epoch]
         if not upto or read_status(folder) not in ("completed", "interrupted"):
             return None
         figures.append(min(upto, key=criterion.cost))

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -178,7 +179,12 @@ def plan_search(sweep_dir: Path, command: str, varied: Sequence[str], trials: in
 def save_plan(sweep_dir: Path, plan: Plan) -> None:
     """Write ``sweep.json``."""
     listed = [{"folder": job.folder, "overrides": list(job.overrides)} for job in plan.jobs]
-    content = {"command": plan.command, "varied": list(plan.varied), "jobs": listed, "asked": list(plan.asked)}
+    content: dict[str, Any] = {
+        "command": plan.command,
+        "varied": list(plan.varied),
+        "jobs": listed,
+        "asked": list(plan.asked),
+    }
     if plan.trials:
         content |= {"trials": plan.trials, "space": list(plan.space)}
     if plan.halving:
