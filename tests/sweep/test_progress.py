@@ -38,6 +38,7 @@ def test_a_job_is_announced_with_its_place_its_values_the_best_and_the_time_left
     assert progress.seconds_left == pytest.approx(120, abs=2)  # one job in a minute, two to go
     line = progress.line(2, ["optimizer.lr=1", "trainer.max_epochs=3"])
     assert line == "job 3 of 4 · optimizer.lr=1 · best so far 90.00 % (optimizer.lr=0.3) · about 2 min left"
+    assert progress.line(2, [], bar=True).startswith("job 3 of 4 [##########----------] · best")
 
 
 def test_nothing_is_promised_before_a_job_has_ended(tmp_path, jobs, plan):

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ class SummaryCallback(Callback):
         if config.hydra.mode == RunMode.MULTIRUN:
             progress = update(Path(config.hydra.sweep.dir))
             if progress is not None:
-                log.info("\n%s", progress.line(int(config.hydra.job.num), config.hydra.overrides.task))
+                bar = sys.stdout is not None and sys.stdout.isatty() and not workers.in_worker()
+                log.info("\n%s", progress.line(config.hydra.job.num, config.hydra.overrides.task, bar=bar))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Show how the job ended, if not the next one in this process will show that at once, or the sweep's end."""
