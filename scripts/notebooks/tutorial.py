@@ -58,7 +58,7 @@ plt.style.use("tableau-colorblind10")
 plt.rcParams |= {"figure.dpi": 80, "figure.constrained_layout.use": True, "axes.grid": True, "grid.alpha": 0.3}
 
 # %% [markdown] lang="en"
-# Three numbers make the whole notebook longer or shorter. `auto` takes the real Fashion-MNIST from the folder in
+# Three settings make the whole notebook longer or shorter. `auto` takes the real Fashion-MNIST from the folder in
 # `$FMNIST_DATA_DIR`, downloads it if it is not there, and draws a stand-in if it cannot; every figure says which of the
 # two it is of.
 
@@ -75,9 +75,9 @@ EPOCHS = 3
 # ## Data
 #
 # The images come in three piles. The network learns from the *training* images. We compare and choose by the
-# *validation* images, which it never learns from. The *test* images are looked at once, at the very end: a figure by
-# which you have chosen is always a little too good. (The original tutorial looks at the test images after every epoch;
-# here 5,000 of the 60,000 training images play that part.)
+# *validation* images, which it never learns from. The *test* images are read once, at the end of a run, and nothing is
+# ever chosen by them: a figure by which you have chosen is always a little too good. (The original tutorial looks at the
+# test images after every epoch; here 5,000 of the 60,000 training images play that part.)
 #
 # In Lightning, which images are in which pile is the business of a **DataModule**, a class that answers this one
 # question.
@@ -85,8 +85,8 @@ EPOCHS = 3
 # %% [markdown] lang="zh-CN"
 # ## 数据
 #
-# 图片分成三堆。网络从**训练集**学习；我们用**验证集**来比较和挑选，网络从不向它学习；**测试集**只在最后看一次：
-# 如果拿一个数字来挑选，这个数字就总会偏高一点。（原版教程每个 epoch 之后都看测试集；
+# 图片分成三堆。网络从**训练集**学习；我们用**验证集**来比较和挑选，网络从不向它学习；**测试集**只在每次训练的最后读一次，
+# 绝不用来挑选：拿一个数字来挑选，这个数字就总会偏高一点。（原版教程每个 epoch 之后都看测试集；
 # 这里从 60,000 张训练图片里留出 5,000 张来充当这个角色。）
 #
 # 在 Lightning 里，哪些图片属于哪一堆由 **DataModule** 负责，这个类只回答这一个问题。
@@ -312,7 +312,7 @@ plt.show()
 # ## Lightning: the loop without the loop
 #
 # As a program grows, its loop fills with things that are the same everywhere: devices, precision, logging, checkpoints,
-# a progress bar. **Lightning** cuts it in two:
+# a progress bar. **Lightning** takes it apart:
 #
 # | | what it is | by hand it was |
 # | --- | --- | --- |
@@ -326,7 +326,7 @@ plt.show()
 # %% [markdown] lang="zh-CN"
 # ## Lightning：不写循环的循环
 #
-# 程序越写越大，循环里就会塞满到处都一样的东西：设备、精度、日志、检查点、进度条。**Lightning** 把它切成几块：
+# 程序越写越大，循环里就会塞满到处都一样的东西：设备、精度、日志、检查点、进度条。**Lightning** 把它拆成三块：
 #
 # | | 是什么 | 手写时对应 |
 # | --- | --- | --- |
@@ -461,24 +461,24 @@ run.metrics[-1]
 # 在命令行里，同样的词做同样的事：`python -m fmnist_lit optimizer=adam trainer.max_epochs=5`。
 
 # %%
-from fmnist_lit.command_line.prepare import CONF
-
-print("optimizer:", *sorted(file.stem for file in (CONF / "optimizer").glob("*.yaml")))
-print((CONF / "optimizer" / "adam.yaml").read_text())
-
 try:
     fmnist_lit.train("optimizer=adma")
 except fmnist_lit.ConfigError as error:
     print(error)
 
 # %% [markdown] lang="en"
-# A word that is wrong is refused before anything is trained. One that is right changes one part and nothing else:
+# A word that is wrong is refused before anything is trained. One that is right changes one part and nothing else. A run
+# folder keeps the whole configuration, of which this is what the group `optimizer` was:
 
 # %% [markdown] lang="zh-CN"
-# 写错的词在训练开始之前就会被拒绝。写对的词只更换一个部件，别的都不动：
+# 写错的词在训练开始之前就会被拒绝。写对的词只更换一个部件，别的都不动。每次训练的文件夹里都存着完整的配置，
+# 下面打印的是其中的 `optimizer` 组：
 
 
 # %%
+from omegaconf import OmegaConf
+
+
 def compare(runs):
     figure, ax = plt.subplots(figsize=(7, 3))
     for name, run in runs.items():
@@ -492,6 +492,7 @@ def compare(runs):
 
 adam = fmnist_lit.train(*DATA, f"trainer.max_epochs={EPOCHS}", "optimizer=adam")
 compare({"optimizer=sgd": run, "optimizer=adam": adam})
+print(OmegaConf.to_yaml(OmegaConf.load(adam.folder / ".hydra" / "config.yaml").optimizer))
 
 # %% [markdown] lang="en"
 # **Try it**: another group, such as `model=linear` or `scheduler=cosine`. `adam.results` has everything about a run.
