@@ -1,4 +1,4 @@
-"""The tutorial notebooks: two languages of one source, outputs of the real data, and they run where only the wheel is."""
+"""The tutorial notebooks: two languages of one source, outputs of the real data; they run where only the wheel is."""
 
 import ast
 import importlib.util

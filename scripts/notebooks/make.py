@@ -28,6 +28,8 @@ HEAD = re.compile(r'^# %%( \[markdown\] lang="(?P<language>[\w-]+)")?( tags=\["(
 MAGIC = re.compile(r"^( *)# %(?=\w)", re.MULTILINE)  # a comment in the source, which is Python
 PNG = re.compile(r"(?<=data:image/png;base64,)[\w+/=]+")
 FIRST_LINES, LAST_LINES = 7, 2  # what is published of a long text
+HAN = r"[\u2014\u2018-\u201d\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]"
+LINE_BREAK = re.compile(rf"(?<={HAN})\n(?={HAN})")  # where a page would show a space, which Chinese has none of
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -49,7 +51,8 @@ def cells_of(source: str) -> list[Cell]:
     found = []
     for head, end in zip(heads, ends, strict=True):
         language, text = head["language"], source[head.end() : end].strip()
-        text = re.sub(r"^# ?", "", text, flags=re.MULTILINE) if language else MAGIC.sub(r"\1%", text)
+        words = LINE_BREAK.sub("", re.sub(r"^# ?", "", text, flags=re.MULTILINE))
+        text = words if language else MAGIC.sub(r"\1%", text)
         found.append(Cell(language, head["tag"], text))
     return found
 

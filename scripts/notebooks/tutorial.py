@@ -47,7 +47,6 @@ except ImportError:
 
 # %%
 import os
-import time
 
 import torch
 from matplotlib import pyplot as plt
@@ -280,12 +279,10 @@ def test_loop():
 # %%
 by_hand = []
 for epoch in range(1, EPOCHS + 1):
-    start = time.perf_counter()
     train_loop()
     accuracy, loss = test_loop()
-    seconds = time.perf_counter() - start
     by_hand.append((accuracy, loss))
-    print(f"epoch {epoch}: validation accuracy {100 * accuracy:.2f} %, average loss {loss:.4f}, {seconds:.1f} s")
+    print(f"epoch {epoch}: validation accuracy {100 * accuracy:.2f} %, average loss {loss:.4f}")
 
 # %%
 smooth = torch.tensor(step_losses).unfold(0, min(50, len(step_losses)), 1).mean(1)
@@ -411,14 +408,14 @@ weights = {name.removeprefix("model."): weight for name, weight in checkpoint["s
 print("largest difference of any weight:", largest_difference(weights))
 
 # %% [markdown] lang="en"
-# The same figures and the same bits, a third time; and look at the seconds. What you get besides is in
+# The same figures and the same bits, a third time. What you get besides is in
 # `run.folder`: `results.json`, `metrics.csv` with a row an epoch, checkpoints, the whole configuration, and events for
 # TensorBoard (`%load_ext tensorboard`, then `%tensorboard --logdir outputs`).
 #
 # A run can go on. `resume` takes up its last checkpoint, and the result is the one of a run that never stopped:
 
 # %% [markdown] lang="zh-CN"
-# 第三次得到同样的数字、同样的比特；也请看看用了几秒。除此之外，`run.folder` 里还有：
+# 第三次得到同样的数字、同样的比特。除此之外，`run.folder` 里还有：
 # `results.json`，每个 epoch 一行的 `metrics.csv`，检查点，完整的配置，以及给 TensorBoard 的事件文件
 # （先 `%load_ext tensorboard`，再 `%tensorboard --logdir outputs`）。
 #
