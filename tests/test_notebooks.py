@@ -169,7 +169,7 @@ def test_notebook_runs_from_top_to_bottom_where_only_the_wheel_is_installed(envi
     manager = KernelManager()
     manager.kernel_spec.argv[0] = str(environment)
     client = NotebookClient(notebook, km=manager, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
-    client.execute()
+    client.execute(cleanup_kc=True)
     shown = [output for cell in make.code_cells(notebook) for output in cell.outputs]
     text = "".join(output.text for output in shown if output.output_type == "stream" and output.name == "stdout")
     assert [output.text for output in shown if output.get("name") == "stderr"] == []

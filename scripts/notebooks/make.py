@@ -140,13 +140,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--no-run", action="store_true", help="only the words have changed: keep the outputs")
     args = parser.parse_args()
-    made = {language: notebook(SOURCE.read_text(encoding="utf-8"), language) for language in PUBLISHED}
+    source = SOURCE.read_text(encoding="utf-8")
+    made = {language: notebook(source, language) for language in PUBLISHED}
     os.environ["FMNIST_DATA_DIR"] = str(Path(os.environ.get("FMNIST_DATA_DIR", "data")).absolute())
     with tempfile.TemporaryDirectory() as folder:
         if args.no_run:
             known = nbformat.read(PUBLISHED["en"], as_version=4)
         else:
-            known = made["en"]
+            known = notebook(source, "en")
             run(known, Path(folder))
         for language, file in PUBLISHED.items():
             copy_outputs(made[language], known)
