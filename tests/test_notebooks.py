@@ -1,6 +1,7 @@
 """The tutorial notebooks: two languages of one source, outputs of the real data; they run where only the wheel is."""
 
 import ast
+import contextlib
 import importlib.util
 import os
 import re
@@ -12,8 +13,11 @@ from pathlib import Path
 import pytest
 from conftest import HAS_REAL_DATA, REAL_DATA
 from documents import FORMULA, LINK, ROOT, anchors, without_code
+from hydra._internal.utils import get_args_parser
 from markdown_it import MarkdownIt
 from packaging.requirements import Requirement
+
+from fmnist_lit.command_line.prepare import prepare
 
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("nbclient")
@@ -121,6 +125,22 @@ def test_words_are_read_as_they_are_meant(language):
     assert [
         part.content for token in inline for part in token.children if part.type == "text" and "**" in part.content
     ] == []
+
+
+def words_to_try() -> list[str]:
+    """What a reader is told to type: a word of a command line for a single run."""
+    return sorted({word for word in re.findall(r"`([a-z_.]+=[^`,]+)`", words(published("en"))) if word != "key=value"})
+
+
+@pytest.mark.parametrize("word", words_to_try())
+def test_words_to_try_would_run(word, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with contextlib.ExitStack() as locks:
+        prepare(get_args_parser().parse_intermixed_args([word]), locks)
+
+
+def test_there_are_words_to_try():
+    assert {"optimizer=muon", "model.hidden_sizes=[64]"} <= set(words_to_try())
 
 
 def test_cells_need_nothing_that_the_package_does_not_bring():

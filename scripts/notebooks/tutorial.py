@@ -11,7 +11,7 @@
 # its parts one by one: the loss, the optimiser, the learning rate, the schedule.
 #
 # You need some Python and a first idea of PyTorch. Lightning and Hydra, on which the package stands, are explained
-# where they appear. From top to bottom it takes about three minutes on two processor cores. Each section has one
+# where they appear. From top to bottom it takes a few minutes on two processor cores. Each section has one
 # idea, one picture, and one thing to try; after a change, run the cell again with Shift and Enter.
 
 # %% [markdown] lang="zh-CN"
@@ -24,7 +24,7 @@
 # 损失函数、优化器、学习率、学习率调度。
 #
 # 你需要会一点 Python，对 PyTorch 有初步的印象。本包建立在 Lightning 和 Hydra 之上，用到哪里就讲到哪里，不必事先学过。
-# 在两个处理器核心上，从头跑到尾大约要三分钟。每一节都只讲一个道理，配一张图，再给一件可以动手试的事；
+# 在两个处理器核心上，从头跑到尾要几分钟。每一节都只讲一个道理，配一张图，再给一件可以动手试的事；
 # 改过一个单元格之后，按 Shift 加 Enter 重新运行它。
 
 # %% [markdown] lang="en"
@@ -58,12 +58,12 @@ plt.rcParams |= {"figure.dpi": 80, "figure.constrained_layout.use": True, "axes.
 
 # %% [markdown] lang="en"
 # Three settings make the whole notebook longer or shorter. `auto` takes the real Fashion-MNIST from the folder in
-# `$FMNIST_DATA_DIR`, downloads it if it is not there, and draws a stand-in if it cannot; every figure says which of the
-# two it is of.
+# `$FMNIST_DATA_DIR`, downloads it if it is not there, and draws a stand-in if it cannot; every run says which of the
+# two its figures are of.
 
 # %% [markdown] lang="zh-CN"
 # 下面三个参数决定整个笔记本跑多久。`auto` 表示从 `$FMNIST_DATA_DIR` 所指的文件夹读取真正的 Fashion-MNIST，没有就下载；
-# 下载不了，就画一份替代数据。每个结果都会注明用的是哪一种。
+# 下载不了，就画一份替代数据。每次训练都会注明用的是哪一种。
 
 # %% tags=["parameters"]
 SOURCE = "auto"
@@ -164,8 +164,7 @@ plt.show()
 # %% [markdown] lang="en"
 # Its weights are random, so it thinks all ten about equally likely. Training has to change that.
 #
-# **Try it**: put `softmax(1)` of `100 * network(image)` into the picture. Larger logits are more certain, not more
-# right.
+# **Try it**: write `100 * network(image)` in place of `network(image)`. Larger logits are more certain, not more right.
 
 # %% [markdown] lang="zh-CN"
 # 权重是随机的，所以在它看来十个类别的可能性差不多。训练就是要改变这一点。
@@ -317,7 +316,7 @@ plt.show()
 # | **DataModule** | which images train, validate, test | `train_batches`, `val_batches` |
 # | **Trainer** | the loop itself, with everything that is the same everywhere | the two `for` |
 #
-# You write the first two; the third is there. `training_step` returns a loss, and the Trainer does the other four
+# You write the first two; the third is there. `training_step` returns a loss, and the Trainer does the other three
 # lines.
 
 # %% [markdown] lang="zh-CN"
@@ -331,7 +330,7 @@ plt.show()
 # | **DataModule** | 哪些图片用来训练、验证、测试 | `train_batches`、`val_batches` |
 # | **Trainer** | 循环本身，以及所有到处都一样的东西 | 那两个 `for` |
 #
-# 前两样由你来写，第三样是现成的。`training_step` 返回损失，另外四行由 Trainer 去做。
+# 前两样由你来写，第三样是现成的。`training_step` 返回损失，另外三行由 Trainer 去做。
 
 # %%
 import logging
@@ -520,7 +519,7 @@ print(OmegaConf.to_yaml(OmegaConf.load(adam.folder / ".hydra" / "config.yaml").o
 #
 # `nn.CrossEntropyLoss` takes logits and does the softmax itself. In two steps it is `nn.LogSoftmax` and then
 # `nn.NLLLoss`, the negative log-likelihood, which takes log-probabilities. `loss=cross_entropy` and `loss=nll` are
-# the same to the bit.
+# the same.
 #
 # ### MSE and L1
 #
@@ -546,7 +545,7 @@ print(OmegaConf.to_yaml(OmegaConf.load(adam.folder / ".hydra" / "config.yaml").o
 # $$ \ell = -\log p_y = -z_y + \log \sum_{k=1}^{C} e^{z_k} $$
 #
 # `nn.CrossEntropyLoss` 的输入是 logits，softmax 由它自己做。分成两步，就是先 `nn.LogSoftmax`，再 `nn.NLLLoss`，
-# 后者即负对数似然，输入是对数概率。`loss=cross_entropy` 与 `loss=nll` 逐比特相同。
+# 后者即负对数似然，输入是对数概率。`loss=cross_entropy` 与 `loss=nll` 是一回事。
 #
 # ### MSE 与 L1
 #
@@ -588,7 +587,7 @@ plt.show()
 # ### The penalty on weights
 #
 # A price on the network rather than on its answers, added to any loss: $\lambda$ times the sum of the absolute weights.
-# With `regularization.l1=1e-5` many weights end near 0.
+# With `regularization.l1=1e-4` most weights end near 0.
 #
 # $$ \ell + \lambda \sum_w \vert w \vert $$
 #
@@ -604,7 +603,7 @@ plt.show()
 # ### 权重的惩罚
 #
 # 它不是针对回答，而是网络自身的代价，可以加在任何损失函数上：系数 $\lambda$ 乘以所有权重的绝对值之和。
-# 用 `regularization.l1=1e-5`，许多权重最后会接近 0。
+# 用 `regularization.l1=1e-4`，大多数权重最后会接近 0。
 #
 # $$ \ell + \lambda \sum_w \vert w \vert $$
 #
@@ -774,7 +773,7 @@ optimizers
 # %% [markdown] lang="en"
 # Look along the rows: the learning rate that suits one optimiser ruins another. An optimiser that you have tried only
 # at the learning rate of its predecessor you have not tried. The verdict warns where the best is at the edge of what
-# was tried. A row near 10 % has died rather than learnt: a step threw the weights so far that the network gives every
+# was tried. A row near 10 % at a high learning rate has died: a step threw the weights so far that the network gives every
 # image the same answer.
 #
 # **Try it**: `optimizers.best` and `optimizers.rows[0]`. Then `optimizer=muon` with `data.batch_size=512`: it gives
@@ -783,7 +782,7 @@ optimizers
 
 # %% [markdown] lang="zh-CN"
 # 横着看：适合这个优化器的学习率，会毁掉另一个。换了优化器，却只试前一个的学习率，就等于没有试过。
-# 如果最好的值落在所试范围的边缘，结论里会有提醒。准确率在 10 % 上下的那些不是没学好，而是“死”了：
+# 如果最好的值落在所试范围的边缘，结论里会有提醒。学习率很大而准确率在 10 % 上下的，是“死”了：
 # 某一步把权重甩得太远，网络从此对每张图片都给出同一个答案。
 #
 # **试一试**：看看 `optimizers.best` 和 `optimizers.rows[0]`。再用 `optimizer=muon` 加上 `data.batch_size=512` 训练一次：
