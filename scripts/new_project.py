@@ -38,6 +38,7 @@ EDITS = {
         (r"(?m)^version = .*", 'version = "0.1.0"'),
         (r"(?m)^description = .*", f'description = "{OURS}, with Lightning and Hydra"'),
         (r"(?m)^ignore = \[", 'ignore = [\n    "E501",  # the formatter breaks what it can'),
+        (r"(?m)^# a notebook: .*\n(\".*notebooks/.*\n)+", ""),
     ),
     f"src/{OURS}/__init__.py": (
         (r'\A"""[^"]*"""', f'"""{OURS}, with Lightning and Hydra."""'),
