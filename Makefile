@@ -1,4 +1,4 @@
-.PHONY: test lint train sweep board bench
+.PHONY: test lint train sweep board site bench
 test:
 	uv run pytest
 lint:
@@ -12,5 +12,7 @@ sweep:
 	uv run python -m fmnist_lit -m optimizer.lr=1e-3,1e-2,1e-1 data.batch_size=32,64
 board:
 	uv run tensorboard --logdir outputs
+site: # into build/site; mkdocs serve shows it as it is edited
+	uv run --group site mkdocs build --strict
 bench:
 	uv run python scripts/benchmark/epoch.py

@@ -30,7 +30,7 @@ LEFT = (
     *("docs/*/*", "docs/benchmarks.md"),
     *("tests/made_by_0_1/*", "tests/test_compatibility.py"),
     *("tests/test_guide.py", "tests/test_languages.py", "tests/test_new_project.py", "tests/test_results.py"),
-    "tests/test_notebooks.py",
+    *("tests/test_notebooks.py", "tests/test_site.py"),
 )
 # What is changed besides the name, by regular expressions; each is found, or this list is no longer true
 EDITS = {
@@ -39,13 +39,19 @@ EDITS = {
         (r"(?m)^description = .*", f'description = "{OURS}, with Lightning and Hydra"'),
         (r"(?m)^ignore = \[", 'ignore = [\n    "E501",  # the formatter breaks what it can'),
         (r"(?m)^# a notebook: .*\n(\".*notebooks/.*\n)+", ""),
+        (r"(?m)^# docs/, README.*\nsite = .*\n", ""),
     ),
     f"src/{OURS}/__init__.py": (
         (r'\A"""[^"]*"""', f'"""{OURS}, with Lightning and Hydra."""'),
         (r"(?m)^__version__ = .*", '__version__ = "0.1.0"'),
     ),
-    "Makefile": ((r"(?m) bench$", ""), (r"(?m)^bench:\n(\t.*\n)+", "")),
-    ".ci/run": ((r"(?m)^shared=(.*\n)+?fi\n\n", ""),),
+    "Makefile": ((r"(?m) site bench$", ""), (r"(?m)^site:(.*\n)+", "")),
+    ".ci/run": (
+        (r"(?m)^shared=(.*\n)+?fi\n\n", ""),
+        (r", import contracts and the site", " and import contracts"),
+        (r"(?m)^uv run --group site .*\n", ""),
+    ),
+    ".github/workflows/tests.yml": ((r"(?m)^  site:\n(    .*\n)+", ""),),
 }
 MEASURED = {  # what is said of our runs
     ".yaml": re.compile(r"(\n#)? Measured\b.*(\n#.*)*"),  # to the end of the comment

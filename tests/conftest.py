@@ -9,7 +9,7 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,10 +20,11 @@ import pytest
 import torch
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from fmnist_lit.command_line.compose import CONF
 from fmnist_lit.command_line.launch import launch
-from fmnist_lit.command_line.prepare import CONF
+from fmnist_lit.config.overrides import as_given, parse, sets_a_value
 
 SMALL = (
     "data=synthetic",
@@ -46,11 +47,16 @@ def options(group: str) -> list[str]:
     return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
 
 
+def pairs(first: Sequence[str], second: Sequence[str], third: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Choices in which any two options come together, as in a Latin square; ``third`` has the fewest options."""
+    assert len(third) <= min(len(first), len(second))
+    return [(a, b, third[(i + j) % len(third)]) for i, a in enumerate(first) for j, b in enumerate(second)]
+
+
 @cache
 def chosen(group: str, option: str) -> DictConfig:
     """The shipped option; composing all combinations would take longer than training them."""
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("config", [f"{group}={option}"])[group]
+    return composed(f"{group}={option}")[group]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -70,10 +76,21 @@ def configure(tmp_path: Path) -> Callable[..., DictConfig]:
     """Compose the shipped configuration for a small in-process run; overrides come last, ``run_dir`` names a folder."""
 
     def compose(*overrides: str, run_dir: str = "run") -> DictConfig:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            return hydra.compose("config", [*SMALL, *QUIET, f"run_dir='{tmp_path / run_dir}'", *overrides])
+        parsed = parse([*SMALL, *QUIET, f"run_dir='{tmp_path / run_dir}'", *overrides])
+        cfg = copy.deepcopy(composed(*(as_given(override) for override in parsed if not sets_a_value(override))))
+        for override in parsed:  # which is what Hydra does, in the same order
+            if sets_a_value(override):
+                OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
+        return cfg
 
     return compose
+
+
+@cache
+def composed(*overrides: str) -> DictConfig:
+    """The shipped configuration with these choices, never written to."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose("config", list(overrides))
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import pytest
 import yaml
 from hydra._internal.utils import get_args_parser
 
-from fmnist_lit.command_line.prepare import CONF, prepare
+from fmnist_lit.command_line.compose import CONF
+from fmnist_lit.command_line.prepare import prepare
 
 FILES = sorted(CONF.glob("study/*.yaml"))
 STUDIES = [file.stem for file in FILES]
