@@ -30,7 +30,7 @@ LEFT = (
     *("docs/*/*", "docs/benchmarks.md"),
     *("tests/made_by_0_1/*", "tests/test_compatibility.py"),
     *("tests/test_guide.py", "tests/test_languages.py", "tests/test_new_project.py", "tests/test_results.py"),
-    "tests/test_site.py",
+    *("tests/test_notebooks.py", "tests/test_site.py"),
 )
 # What is changed besides the name, by regular expressions; each is found, or this list is no longer true
 EDITS = {
@@ -38,6 +38,7 @@ EDITS = {
         (r"(?m)^version = .*", 'version = "0.1.0"'),
         (r"(?m)^description = .*", f'description = "{OURS}, with Lightning and Hydra"'),
         (r"(?m)^ignore = \[", 'ignore = [\n    "E501",  # the formatter breaks what it can'),
+        (r"(?m)^# a notebook: .*\n(\".*notebooks/.*\n)+", ""),
         (r"(?m)^# docs/, README.*\nsite = .*\n", ""),
     ),
     f"src/{OURS}/__init__.py": (

@@ -37,7 +37,9 @@ SMALL = (
     "num_threads=1",
 )
 QUIET = ("logger=csv", "~callbacks.progress_bar")  # what an in-process run needs least
+ROOT = Path(__file__).parents[1]
 REAL_DATA = os.environ.get("FMNIST_DATA_DIR")
+HAS_REAL_DATA = bool(REAL_DATA) and any(Path(REAL_DATA, "FashionMNIST", "raw").glob("train-images-idx3-ubyte*"))
 
 
 def options(group: str) -> list[str]:
@@ -167,7 +169,7 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 @pytest.fixture
 def real_data() -> str:
     """The folder of the real Fashion-MNIST, for the few tests that want it."""
-    if not REAL_DATA or not any(Path(REAL_DATA, "FashionMNIST", "raw").glob("train-images-idx3-ubyte*")):
+    if not HAS_REAL_DATA:
         pytest.skip("the real Fashion-MNIST is not in $FMNIST_DATA_DIR")
     return str(Path(REAL_DATA).absolute())
 
@@ -188,3 +190,21 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copied(trained_run: Path, tmp_path: Path) -> Path:
     """A copy of the run to write beside."""
     return shutil.copytree(trained_run, tmp_path / "copy")
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that this project builds, on a machine with settings of its own."""
+    if not shutil.which("uv") or not (ROOT / "pyproject.toml").exists():
+        pytest.skip("needs uv and the source tree")
+    checkout = tmp_path_factory.mktemp("checkout")
+    for name in ("src", "conf"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__", "local"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
+        shutil.copy(ROOT / name, checkout)
+    (checkout / "conf" / "local").mkdir()
+    (checkout / "conf" / "local" / "default.yaml").write_text("# @package _global_\nnum_threads: 1\n")
+    folder = tmp_path_factory.mktemp("dist")
+    subprocess.run(["uv", "build", "--wheel", "--quiet", "-o", folder, checkout], check=True, timeout=120)
+    (file,) = folder.glob("*.whl")
+    return file

@@ -632,6 +632,14 @@ def test_charts_of_before_go_and_others_stay(sweep):
     assert {path.name for path in sweep.folder.glob("plots/*")} == {"mine.png", "curves.png"}
 
 
+def test_one_epoch_is_no_curve(sweep):
+    pytest.importorskip("matplotlib")
+    for lr in ("0.1", "0.2"):
+        (sweep.add(f"optimizer.lr={lr}", val=0.8) / "metrics.csv").write_text("epoch,val_accuracy\n1,0.8\n")
+    sweep.summarize(charts=True)
+    assert {path.name for path in sweep.folder.glob("plots/*")} == {"accuracy_optimizer.lr.png"}
+
+
 def test_hostile_names_can_be_drawn(sweep):
     pytest.importorskip("matplotlib")
     for seed in (0, 1):
