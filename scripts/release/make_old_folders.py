@@ -25,7 +25,7 @@ SMALL = (
     *("model.hidden_sizes=[2]", "trainer.accelerator=cpu", "num_threads=1"),
 )  # 12 steps an epoch
 CNN = tuple(word for word in SMALL if "hidden_sizes" not in word)
-RATES = "optimizer.lr=0.001,0.03,1e30"
+RATES = "optimizer.lr=0.1,1,1e30"  # of which the last diverges with one seed
 RUNS = {
     "completed": (
         *(*SMALL, "optimizer=adam", "scheduler=plateau", "data.normalize=true", "model.dropout=0.1"),
@@ -40,7 +40,7 @@ RUNS = {
 }
 SWEEPS = {
     "sweep": (*SMALL, RATES, "seed=0,1", "trainer.max_epochs=1", "tags=[old]"),
-    "halving": (*SMALL, "optimizer.lr=0.001,0.01,0.1", "trainer.max_epochs=3", "sweep.halving=3"),
+    "halving": (*SMALL, "optimizer.lr=0.01,0.1,1", "trainer.max_epochs=3", "sweep.halving=3"),
     "search": (
         *(*SMALL, "optimizer.lr=tag(log,interval(1e-3,1))", "trainer.max_epochs=2", "hydra/sweeper=search"),
         *("hydra.sweeper.n_trials=4", "hydra.sweeper.pruner=median", "hydra.sweeper.n_jobs=1"),
@@ -76,8 +76,7 @@ def main() -> int:
             program = ["-c", INTERRUPTED] if name == "interrupted" else ["-m", "fmnist_lit"]
             run(project, [*program, *words, f"hydra.run.dir={name}"], expected=143 if name == "interrupted" else 0)
         for name, words in SWEEPS.items():
-            diverges = "1e30" in str(words)
-            run(project, ["-m", "fmnist_lit", "-m", *words, f"hydra.sweep.dir={name}"], expected=int(diverges))
+            run(project, ["-m", "fmnist_lit", "-m", *words, f"hydra.sweep.dir={name}"], expected=int(RATES in words))
         shutil.rmtree(target, ignore_errors=True)
         for file in kept_files(project):
             copy = target / file.relative_to(project)
@@ -86,6 +85,8 @@ def main() -> int:
     for name in SWEEPS:
         summarize([target / name], charts=False)
         (target / name / "summary.html").unlink()
+        page = target / name / "summary.md"  # has the command that draws the charts
+        page.write_bytes(scrubbed(page, {str(target): "/home/person/project"}))
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     print(f"{target}: {size / 1000:.0f} kB")
     return 0
