@@ -14,6 +14,7 @@ AT_THE_TOP = {
     "README.md": "index.md",
     "RESULTS.md": "results.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",
 }
 HOME, GUIDE, USING = ("Home", "首页"), ("Guide", "指南"), ("Using it", "使用")
@@ -26,7 +27,7 @@ SECTIONS = {  # in the order in which a reader wants the pages; further document
     groups.TITLE: [],
     reference.TITLE: [],
     ("Results", "结果"): ["results.md", "benchmarks.md"],
-    ("Project", "项目"): ["contributing.md", "changelog.md"],
+    ("Project", "项目"): ["contributing.md", "security.md", "changelog.md"],
 }
 FENCE = r"^```.*?^```$|<pre\b.*?</pre>"  # in which nothing is changed
 PLACES = re.compile(  # a picture, or a link, in which there may be one; an attribute of HTML
