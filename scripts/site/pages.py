@@ -5,9 +5,10 @@ import re
 from pathlib import Path
 
 import groups
-import notebooks
 import reference
 from languages import CHINESE, said
+
+import notebooks
 
 ROOT = Path(__file__).parents[2]
 AT_THE_TOP = {
