@@ -180,7 +180,8 @@ def test_events_of_a_resumed_run_follow_the_earlier_ones_whatever_the_clock_says
 
     def attempt(*epochs: int) -> None:
         logger = TensorBoardLogger(tmp_path)
-        assert logger.experiment  # as Lightning does before it trains
+        assert logger.experiment  # as Lightning may before it loads a checkpoint
+        logger.go_on_from(epoch=epochs[0] - 1, step=0, batch=0)
         for epoch in epochs:
             logger.log_metrics({"accuracy/train": epoch / 10}, epoch)
         logger.finalize("failed")

@@ -119,6 +119,7 @@ RULES = {
     "optimizer.ns_steps": integer(1, 99),
     "optimizer.fused": BOOLEAN | NULL,
     "callbacks.ema.decay": FRACTION,
+    "callbacks.overview.graph": BOOLEAN,
     "logger.wandb.project": Rule(
         r"a name of at most 128 characters, none of them of /\#?%:",
         lambda v: TEXT.check(v) and len(v) <= 128 and not set(v) & set(r"/\#?%:"),
