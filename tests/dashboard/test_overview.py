@@ -48,13 +48,14 @@ def test_running_loss_is_by_optimiser_step_and_the_same_of_both_classes(run):
 @pytest.mark.parametrize("at", [70, 256])
 def test_run_that_goes_on_leaves_in_its_events_what_an_uninterrupted_one_leaves(run, tmp_path, at):
     """Also where an earlier attempt logged more than its checkpoint knows, as one that was killed."""
-    whole = run("whole")
+    dashboard = ("callbacks=[default,dashboard]", "data.augmentation.shift=1")
+    whole = run("whole", *dashboard)
     last, earlier = (tmp_path / "parts" / "checkpoints" / f"{name}.ckpt" for name in ("last", "earlier"))
     with signal_at(at), pytest.raises(SystemExit):
-        run("parts")
+        run("parts", *dashboard)
     shutil.copy(last, earlier)
     for checkpoint in (last, earlier):
-        parts = run("parts", f"ckpt_path='{checkpoint}'")
+        parts = run("parts", *dashboard, f"ckpt_path='{checkpoint}'")
         assert without_text(parts) == without_text(whole)
         assert len(event_files(parts)) == 2
         assert text(parts, "run") == text(whole, "run")

@@ -120,6 +120,10 @@ RULES = {
     "optimizer.fused": BOOLEAN | NULL,
     "callbacks.ema.decay": FRACTION,
     "callbacks.overview.graph": BOOLEAN,
+    **{
+        f"callbacks.pictures.{key}": BOOLEAN
+        for key in ("training_images", "weights", "confusion_matrix", "mistakes", "precision_recall")
+    },
     "logger.wandb.project": Rule(
         r"a name of at most 128 characters, none of them of /\#?%:",
         lambda v: TEXT.check(v) and len(v) <= 128 and not set(v) & set(r"/\#?%:"),

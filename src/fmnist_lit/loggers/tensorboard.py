@@ -1,6 +1,7 @@
 """Lightning's TensorBoard logger, with epochs on the x-axis, resumable, and with a readable HParams tab."""
 
 import contextlib
+import struct
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -97,6 +98,18 @@ class TensorBoardLogger(LightningTensorBoardLogger):
             metadata.plugin_data.plugin_name = "scalars"
             metadata.summary_description = BY_STEP if tag == RUNNING_LOSS else BY_BATCH
             self.experiment.file_writer.add_summary(summary, step)
+
+    @rank_zero_only
+    def log_image(self, tag: str, png: bytes, step: int, description: str = "") -> None:
+        """Show a picture; ``description``, Markdown, is shown with all pictures of the tag."""
+        from fmnist_lit.loggers.protocol import Summary
+
+        width, height = struct.unpack(">II", png[16:24])
+        image = Summary.Image(encoded_image_string=png, width=width, height=height, colorspace=3)
+        value = Summary.Value(tag=tag, image=image)
+        value.metadata.plugin_data.plugin_name = "images"
+        value.metadata.summary_description = description
+        self.experiment.file_writer.add_summary(Summary(value=[value]), step)
 
     def tags_at(self, step: int) -> set[str]:
         """The tags of which the folder's events hold a point at ``step``."""
