@@ -89,12 +89,12 @@ def test_training_images_are_those_that_the_network_sees(tmp_path):
     ("model", "shape"),
     [
         (MLP(), (512, 28, 28)),
-        (CNN(), (32, 3, 3)),
+        (CNN(), (16, 3, 3)),
         (nn.Sequential(nn.Flatten(), nn.Linear(784, 5)), (5, 28, 28)),
         (nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(196, 10)), None),
         (nn.Identity(), None),
     ],
-    ids=str,
+    ids=["mlp", "cnn", "own", "of fewer pixels", "none"],
 )
 def test_first_layer_is_shown_where_it_is_over_the_pixels(model, shape):
     found = first_layer(model)

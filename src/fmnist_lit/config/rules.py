@@ -124,6 +124,7 @@ RULES = {
         f"callbacks.pictures.{key}": BOOLEAN
         for key in ("training_images", "weights", "confusion_matrix", "mistakes", "precision_recall")
     },
+    **{f"callbacks.inside.{key}": BOOLEAN for key in ("histograms", "dead_units", "gradients", "updates", "warnings")},
     "logger.wandb.project": Rule(
         r"a name of at most 128 characters, none of them of /\#?%:",
         lambda v: TEXT.check(v) and len(v) <= 128 and not set(v) & set(r"/\#?%:"),

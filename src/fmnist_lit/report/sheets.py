@@ -34,8 +34,9 @@ def image_sheet(images: np.ndarray, captions: Sequence[str], columns: int = 8, s
 
 def weight_sheet(weights: np.ndarray, columns: int = 8, scale: int = 2) -> bytes:
     """Weights (N, H, W) as a grid: positive ones red, negative ones blue, the strongest of the sheet the darkest."""
+    weights = np.nan_to_num(weights, posinf=0, neginf=0)
     strength = weights / max(float(np.abs(weights).max()), 1e-12)
-    shades = np.rint(SHADES * np.nan_to_num(strength)).astype(np.int8) + SHADES  # into PALETTE
+    shades = np.rint(SHADES * strength).astype(np.int8) + SHADES  # into PALETTE
     tiles = shades.astype(np.uint8).repeat(scale, axis=1).repeat(scale, axis=2)
     tiles = np.pad(tiles, ((0, -len(tiles) % columns), (2, 2), (2, 2)), constant_values=SHADES)
     num, height, width = tiles.shape
