@@ -120,6 +120,7 @@ RULES = {
     "optimizer.fused": BOOLEAN | NULL,
     "callbacks.ema.decay": FRACTION,
     "callbacks.overview.graph": BOOLEAN,
+    "callbacks.projector.num_images": integer(1),
     **{
         f"callbacks.pictures.{key}": BOOLEAN
         for key in ("training_images", "weights", "confusion_matrix", "mistakes", "precision_recall")
