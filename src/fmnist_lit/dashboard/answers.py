@@ -7,7 +7,7 @@ import numpy as np
 
 from fmnist_lit.data.images import Images
 from fmnist_lit.loggers.tensorboard import TensorBoardLogger
-from fmnist_lit.report.sheets import fewer_colours, image_sheet
+from fmnist_lit.report.sheets import confusion_sheet, image_sheet
 
 NUM_MISTAKES = 24
 SPLIT_NAMES = {"val": "validation", "test": "test"}
@@ -40,19 +40,13 @@ class Answers:
 
 def show_confusion(logger: TensorBoardLogger, answers: Answers, epoch: int) -> None:
     """Which class is taken for which."""
-    from fmnist_lit.report.charts import chart_style, confusion_figure, to_png  # matplotlib
-
     labels, num = answers.labels, len(answers.classes)
     counts = np.bincount(labels * num + answers.predicted, minlength=num * num).reshape(num, num)
-    with chart_style():
-        figure = confusion_figure(counts, answers.classes)
-        accuracy = 100 * counts.trace() / counts.sum()
-        figure.suptitle(f"{len(labels)} {SPLIT_NAMES[answers.split]} images, {accuracy:.2f} % right", fontsize=11)
-        png = fewer_colours(to_png(figure))
-    description = (
-        "Rows are the true classes, columns what they were taken for; the darker, the larger the share of its row."
-    )
-    logger.log_image(f"confusion_matrix/{answers.split}", png, epoch, description)
+    right = 100 * counts.trace() / counts.sum()
+    title = f"{len(labels)} {SPLIT_NAMES[answers.split]} images, {right:.2f} % right"
+    sheet = confusion_sheet(counts, answers.classes, title)
+    description = "The darker, the larger the share of its true class."
+    logger.log_image(f"confusion_matrix/{answers.split}", sheet, epoch, description)
 
 
 def show_mistakes(logger: TensorBoardLogger, answers: Answers, epoch: int) -> None:

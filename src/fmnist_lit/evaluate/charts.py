@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from fmnist_lit.evaluate.evaluation import NUM_BINS, Evaluation
-from fmnist_lit.report.charts import COLOURS, Chart, canvas, chart_style, confusion_figure, to_png
+from fmnist_lit.report.charts import COLOURS, Chart, canvas, chart_style, to_png
 
 COLUMNS = 6  # of the gallery
 DPI = 100
@@ -22,7 +22,32 @@ def draw_evaluation(evaluation: Evaluation, images: np.ndarray) -> list[Chart]:
 
 def confusion_matrix(evaluation: Evaluation) -> Chart:
     """Counts, coloured by the share of the true class."""
-    fig = confusion_figure(np.array(evaluation.confusion), evaluation.classes)
+    fig = canvas(7.2, 7.6, DPI)
+    ax = fig.subplots()
+    ax.grid(False)
+    counts = np.array(evaluation.confusion)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            ax.text(
+                column,
+                row,
+                str(count),
+                ha="center",
+                va="center",
+                color="white" if shares[row, column] > 0.5 else "black",
+            )
+    ticks = range(len(evaluation.classes))
+    ax.set_xticks(ticks, evaluation.classes, rotation=40, ha="right", rotation_mode="anchor")
+    ax.set_yticks(ticks, evaluation.classes)
+    ax.set_xticks([tick - 0.5 for tick in ticks[1:]], minor=True)
+    ax.set_yticks([tick - 0.5 for tick in ticks[1:]], minor=True)
+    ax.grid(which="minor", color="#DDD", alpha=1, linewidth=0.6)
+    ax.tick_params(which="both", length=0)
+    ax.spines[:].set_visible(False)
+    ax.set_xlabel("predicted")
+    ax.set_ylabel("true")
     caption = f"Confusion matrix, accuracy {100 * evaluation.accuracy:.2f} %"
     return captioned_chart(fig, evaluation, "confusion_matrix", caption)
 

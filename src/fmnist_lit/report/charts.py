@@ -3,12 +3,11 @@
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
-import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -62,33 +61,3 @@ def to_png(figure: Figure) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format="png", metadata={"Software": None})
     return content.getvalue()
-
-
-def confusion_figure(counts: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Counts (true class, predicted class), coloured by the share of the true class; without a title."""
-    fig = canvas(7.2, 7.6, 100)
-    ax = fig.subplots()
-    ax.grid(False)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(counts):
-        if count:
-            ax.text(
-                column,
-                row,
-                str(count),
-                ha="center",
-                va="center",
-                color="white" if shares[row, column] > 0.5 else "black",
-            )
-    ticks = range(len(classes))
-    ax.set_xticks(ticks, classes, rotation=40, ha="right", rotation_mode="anchor")
-    ax.set_yticks(ticks, classes)
-    ax.set_xticks([tick - 0.5 for tick in ticks[1:]], minor=True)
-    ax.set_yticks([tick - 0.5 for tick in ticks[1:]], minor=True)
-    ax.grid(which="minor", color="#DDD", alpha=1, linewidth=0.6)
-    ax.tick_params(which="both", length=0)
-    ax.spines[:].set_visible(False)
-    ax.set_xlabel("predicted")
-    ax.set_ylabel("true")
-    return fig
