@@ -12,7 +12,7 @@ from torch import nn
 
 from fmnist_lit.chunked import what_needs_single_steps
 from fmnist_lit.command_line.job import run_job
-from fmnist_lit.dashboard.answers import Answers, show_mistakes, show_precision_recall
+from fmnist_lit.dashboard.evaluated import EvaluatedSplit, show_mistakes, show_precision_recall
 from fmnist_lit.dashboard.pictures import Pictures, first_layer, show_training_images
 from fmnist_lit.data import FashionMNISTDataModule
 from fmnist_lit.data.images import Images
@@ -48,7 +48,7 @@ def test_pictures_leave_the_fast_class_alone():
 
 
 def test_pictures_are_of_the_answers_that_were_validated(configure, tmp_path, monkeypatch):
-    seen: list[Answers] = []
+    seen: list[EvaluatedSplit] = []
     monkeypatch.setattr(
         "fmnist_lit.dashboard.pictures.show_mistakes", lambda logger, answers, epoch: seen.append(answers)
     )
@@ -113,7 +113,7 @@ def test_weights_are_red_and_blue_by_their_sign_and_strength():
 
 def test_names_of_classes_may_be_anything_and_nothing_may_be_wrong(tmp_path):
     images = Images(torch.zeros(3, 1, 28, 28, dtype=torch.uint8), torch.tensor([0, 1, 1]))
-    answers = Answers("val", images, ("a / b", "靴子"), np.eye(2, dtype=np.float32)[[0, 1, 1]])
+    answers = EvaluatedSplit("val", images, ("a / b", "靴子"), np.eye(2, dtype=np.float32)[[0, 1, 1]])
     logger = TensorBoardLogger(tmp_path)
     show_mistakes(logger, answers, 1)
     show_precision_recall(logger, answers, 1)

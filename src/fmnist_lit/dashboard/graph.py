@@ -67,7 +67,7 @@ class Recorder(TorchFunctionMode):
 
     def __exit__(self, *error: Any) -> None:
         self.hooks.close()
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]  # torch's own
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))

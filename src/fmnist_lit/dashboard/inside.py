@@ -121,7 +121,7 @@ class Inside(Callback):
                 self.symptoms.notice(epoch, view.images, view.loss, gradient_norms(view.gradients), view.dead)
         for logger in loggers:
             for name, ratio in self.ratios.items():
-                logger.experiment.add_scalar(f"update_ratio/{name}", ratio, epoch)  # type: ignore[no-untyped-call]
+                logger.experiment.add_scalar(f"update_ratio/{name}", ratio, epoch)
 
 
 def look_inside(
@@ -227,7 +227,7 @@ def add_histogram(logger: TensorBoardLogger, tag: str, values: Tensor, epoch: in
     counts = torch.histc(values, NUM_BINS, low, high).tolist()
     limits = torch.linspace(low, high, NUM_BINS + 1, dtype=torch.float64)[1:].tolist()
     squares = values.square().sum().item()
-    logger.experiment.add_histogram_raw(  # type: ignore[no-untyped-call]  # torch's own
+    logger.experiment.add_histogram_raw(
         tag, low, high, len(values), values.sum().item(), squares, limits, counts, epoch
     )
 
@@ -235,13 +235,13 @@ def add_histogram(logger: TensorBoardLogger, tag: str, values: Tensor, epoch: in
 def show_dead_units(logger: TensorBoardLogger, view: View, epoch: int) -> None:
     """The share of dead units of each layer of ReLUs."""
     for name, share in view.dead.items():
-        logger.experiment.add_scalar(f"dead_units/{name}", share, epoch)  # type: ignore[no-untyped-call]
+        logger.experiment.add_scalar(f"dead_units/{name}", share, epoch)
 
 
 def show_gradient_norms(logger: TensorBoardLogger, view: View, epoch: int) -> None:
     """The norm of the whole gradient, and of that of each weight matrix."""
     for name, norm in gradient_norms(view.gradients).items():
-        logger.experiment.add_scalar(f"gradient_norm/{name}", norm, epoch)  # type: ignore[no-untyped-call]
+        logger.experiment.add_scalar(f"gradient_norm/{name}", norm, epoch)
 
 
 def gradient_norms(gradients: dict[str, Tensor]) -> dict[str, float]:

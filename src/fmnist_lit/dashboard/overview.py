@@ -49,11 +49,11 @@ class Overview(Callback):
         for logger in tensorboards(trainer):
             writer = logger.experiment
             layout = {title: ["Multiline", [tags]] for title, tags in CHARTS.items()}
-            writer.add_custom_scalars({"overview": layout})  # type: ignore[no-untyped-call]  # torch's own
+            writer.add_custom_scalars({"overview": layout})
             say_what_it_is(writer, module.hparams)
             if self.graph:
                 add_graph(writer, module)
-            writer.flush()  # type: ignore[no-untyped-call]
+            writer.flush()
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
         assert isinstance(module, Classifier)
@@ -73,8 +73,8 @@ def say_what_it_is(writer: "SummaryWriter", configuration: Mapping[str, Any]) ->
     """Write the data set's name, the command and the whole configuration as text."""
     content = yaml.safe_dump(dict(configuration), sort_keys=False, allow_unicode=True)
     title = title_of(configuration["dataset"])
-    writer.add_text("run", f"{title}\n\n{fenced(command())}")  # type: ignore[no-untyped-call]  # torch's own
-    writer.add_text("configuration", fenced(content, "yaml"))  # type: ignore[no-untyped-call]
+    writer.add_text("run", f"{title}\n\n{fenced(command())}")
+    writer.add_text("configuration", fenced(content, "yaml"))
 
 
 def fenced(text: str, language: str = "") -> str:
@@ -97,8 +97,8 @@ def add_graph(writer: "SummaryWriter", module: Classifier) -> None:
     from fmnist_lit.loggers.protocol import Event
 
     try:
-        graph = draw_graph(module.model, torch.zeros(1, 1, 28, 28, device=module.device, dtype=module.dtype))
+        graph = draw_graph(module.model, torch.zeros(1, 1, 28, 28).to(next(module.model.parameters())))
     except Exception as error:  # anybody's code may raise anything
         log.debug("No graph of the model: %s", error)
         return
-    writer.file_writer.add_event(Event(graph_def=graph.SerializeToString()))  # type: ignore[union-attr]
+    writer.file_writer.add_event(Event(graph_def=graph.SerializeToString()))  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from fmnist_lit.classifier import Classifier
-from fmnist_lit.dashboard.answers import Answers, show_confusion, show_mistakes, show_precision_recall
+from fmnist_lit.dashboard.evaluated import EvaluatedSplit, show_confusion, show_mistakes, show_precision_recall
 from fmnist_lit.data import FashionMNISTDataModule
 from fmnist_lit.data.batches import AUGMENTATION_STREAM, epoch_generator
 from fmnist_lit.loggers.tensorboard import TensorBoardLogger, tensorboards
@@ -99,7 +99,7 @@ class Pictures(Callback):
         split, data = module.watched[0], data_of(trainer)
         images = getattr(data, f"{split}_images")
         if len(images) == len(self.logits[0]):
-            answers = Answers(split, images, data.classes, self.logits[0].softmax(dim=1).cpu().numpy())
+            answers = EvaluatedSplit(split, images, data.classes, self.logits[0].softmax(dim=1).cpu().numpy())
             for logger in tensorboards(trainer):
                 for show in self.of_answers:
                     show(logger, answers, epoch)

@@ -1,6 +1,7 @@
 """Lightning's TensorBoard logger, with epochs on the x-axis, resumable, and with a readable HParams tab."""
 
 import contextlib
+import math
 import struct
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 RUNNING_LOSS = "loss/running"
 # What the x-axis of a chart counts where it is not epochs; TensorBoard shows it with the chart
 BY_STEP, BY_BATCH = "by optimiser step", "by the Trainer's batches"
+# Hyper-parameters of which a factor is what matters
+BY_FACTORS = ("lr", "adamw_lr", "weight_decay", "adamw_weight_decay", "l1", "batch_size")
 # What a run says once, and says again when it goes on
 SAID_ONCE = ("_hparams_/", "custom_scalars__config__", "configuration/text_summary", "run/text_summary")
 
@@ -30,16 +33,20 @@ class TensorBoardLogger(LightningTensorBoardLogger):
     Only ``loss/running`` is by optimiser step, and what somebody's callback logs by the Trainer's batches. A run that
     goes on from a checkpoint first removes from its events what was logged after that. Where all that it has left to do
     is its test, points of an earlier attempt at that stand.
+
+    Args:
+        run_dir: the run folder.
+        suffix: what the name of the event file ends with.
     """
 
-    def __init__(self, run_dir: str | Path) -> None:
+    def __init__(self, run_dir: str | Path, suffix: str = "") -> None:
         try:
             str(run_dir).encode()
         except UnicodeEncodeError as error:  # bytes of another encoding
             raise ValueError(
                 f"{str(run_dir)!a}: TensorBoard takes folder names in UTF-8 only; ~logger.tensorboard does without it"
             ) from error
-        super().__init__(save_dir=run_dir, name="", version="", default_hp_metric=False)
+        super().__init__(save_dir=run_dir, name="", version="", default_hp_metric=False, filename_suffix=suffix)
         self.goes_on = False
 
     @property
@@ -91,9 +98,9 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
         for tag, value in metrics.items():
             if isinstance(value, dict):  # for Lightning it is a chart of several curves
-                super().log_metrics({tag: value}, step)
+                super().log_metrics({tag: value}, step)  # type: ignore[dict-item]
                 continue
-            summary = scalar(tag, value)
+            summary = scalar(tag, value)  # type: ignore[no-untyped-call]  # torch's own
             metadata = summary.value[0].metadata
             metadata.plugin_data.plugin_name = "scalars"
             metadata.summary_description = BY_STEP if tag == RUNNING_LOSS else BY_BATCH
@@ -128,13 +135,20 @@ class TensorBoardLogger(LightningTensorBoardLogger):
     ) -> None:
         """Show ``params`` in the HParams tab beside the latest points of the tags in ``metrics``.
 
-        The tab shows only the first few columns unless asked for more: the ``varied`` ones come first.
+        The tab shows only the first few columns unless asked for more: the ``varied`` ones come first. Its axes are
+        linear, and rates are looked for by factors: those that vary have a column of their logarithm, too.
         """
         from torch.utils.tensorboard.summary import hparams
 
         from fmnist_lit.loggers.protocol import HParamsPluginData
 
-        experiment, *session = hparams(dict(params), dict(metrics or {}))  # type: ignore[no-untyped-call]  # torch's own
+        logarithms = {
+            f"log10 {key}": math.log10(params[key])
+            for key in varied
+            if key.rpartition(".")[2] in BY_FACTORS and isinstance(params[key], int | float) and params[key] > 0
+        }
+        varied = [*logarithms, *varied]
+        experiment, *session = hparams({**logarithms, **params}, dict(metrics or {}))  # type: ignore[no-untyped-call]  # torch's own
         metadata = experiment.value[0].metadata.plugin_data
         content = HParamsPluginData.FromString(metadata.content)
         for info in content.experiment.hparam_infos:

@@ -14,7 +14,7 @@ SPLIT_NAMES = {"val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
-class Answers:
+class EvaluatedSplit:
     """The answers to N images.
 
     Attributes:
@@ -31,14 +31,16 @@ class Answers:
 
     @property
     def labels(self) -> np.ndarray:
-        return self.images.labels.cpu().numpy()
+        labels: np.ndarray = self.images.labels.cpu().numpy()
+        return labels
 
     @property
     def predicted(self) -> np.ndarray:
-        return self.probabilities.argmax(axis=1)
+        predicted: np.ndarray = self.probabilities.argmax(axis=1)
+        return predicted
 
 
-def show_confusion(logger: TensorBoardLogger, answers: Answers, epoch: int) -> None:
+def show_confusion(logger: TensorBoardLogger, answers: EvaluatedSplit, epoch: int) -> None:
     """Which class is taken for which."""
     labels, num = answers.labels, len(answers.classes)
     counts = np.bincount(labels * num + answers.predicted, minlength=num * num).reshape(num, num)
@@ -49,7 +51,7 @@ def show_confusion(logger: TensorBoardLogger, answers: Answers, epoch: int) -> N
     logger.log_image(f"confusion_matrix/{answers.split}", sheet, epoch, description)
 
 
-def show_mistakes(logger: TensorBoardLogger, answers: Answers, epoch: int) -> None:
+def show_mistakes(logger: TensorBoardLogger, answers: EvaluatedSplit, epoch: int) -> None:
     """The wrong predictions of the highest probability."""
     confidence = answers.probabilities.max(axis=1)
     wrong = np.flatnonzero(answers.predicted != answers.labels)
@@ -65,9 +67,9 @@ def show_mistakes(logger: TensorBoardLogger, answers: Answers, epoch: int) -> No
     logger.log_image(f"mistakes/{answers.split}", sheet, epoch, description)
 
 
-def show_precision_recall(logger: TensorBoardLogger, answers: Answers, epoch: int) -> None:
+def show_precision_recall(logger: TensorBoardLogger, answers: EvaluatedSplit, epoch: int) -> None:
     """A curve a class, of it against the rest."""
     for index, name in enumerate(answers.classes):
         tag = f"precision_recall_{answers.split}/{index}_" + re.sub(r"[^\w.-]", "_", name)
         is_it = (answers.labels == index).astype(np.uint8)
-        logger.experiment.add_pr_curve(tag, is_it, answers.probabilities[:, index], epoch)  # type: ignore[no-untyped-call]
+        logger.experiment.add_pr_curve(tag, is_it, answers.probabilities[:, index], epoch)
