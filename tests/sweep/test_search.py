@@ -320,6 +320,20 @@ def test_what_does_badly_is_pruned_and_can_be_resumed_to_the_same_bits(launch_he
     assert outcome(folder) == outcome(tmp_path / "plain")
 
 
+def test_a_study_that_cannot_be_written_costs_a_job_no_more_than_that_nothing_prunes_it(
+    launch_here, tmp_path, monkeypatch
+):
+    def report(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(optuna.trial.Trial, "report", report)
+    command = (*REAL, "trainer.max_epochs=1", "hydra.sweeper.n_trials=1", "hydra.sweeper.pruner=median")
+    assert launch_here(*command, "hydra.sweep.dir=sweep") == 0
+    (log,) = tmp_path.glob("sweep/*/train.log")
+    assert "this job goes on and is not pruned: " in log.read_text()
+    assert "No space left on device" in log.read_text()
+
+
 def test_without_a_pruner_a_job_needs_no_optuna(monkeypatch):
     from fmnist_lit.run.pruning import pruning_of
 
