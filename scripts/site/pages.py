@@ -5,15 +5,17 @@ import re
 from pathlib import Path
 
 import groups
-import notebooks
 import reference
 from languages import CHINESE, said
+
+import notebooks
 
 ROOT = Path(__file__).parents[2]
 AT_THE_TOP = {
     "README.md": "index.md",
     "RESULTS.md": "results.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",
 }
 HOME, GUIDE, USING = ("Home", "首页"), ("Guide", "指南"), ("Using it", "使用")
@@ -26,7 +28,7 @@ SECTIONS = {  # in the order in which a reader wants the pages; further document
     groups.TITLE: [],
     reference.TITLE: [],
     ("Results", "结果"): ["results.md", "benchmarks.md"],
-    ("Project", "项目"): ["contributing.md", "changelog.md"],
+    ("Project", "项目"): ["contributing.md", "security.md", "changelog.md"],
 }
 FENCE = r"^```.*?^```$|<pre\b.*?</pre>"  # in which nothing is changed
 PLACES = re.compile(  # a picture, or a link, in which there may be one; an attribute of HTML

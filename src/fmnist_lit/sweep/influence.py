@@ -150,7 +150,7 @@ def parallel_coordinates(table: SweepTable) -> Chart:
         values = table.values(key)
         kept = values if len(values) <= 8 else [values[round(i * (len(values) - 1) / 4)] for i in range(5)]
         for value in kept:
-            text = truncate(show_value(value), 14)
+            text = truncate(f"{value:.3g}" if kept is not values and key in table.numbers else show_value(value), 14)
             ax.annotate(text, (x, places[key][identity(value)]), (4, 0), textcoords="offset points", fontsize=8.5)
     for rank in sorted({0, len(drawn) // 2, len(drawn) - 1}):
         ax.annotate(
@@ -216,6 +216,8 @@ def against_time(table: SweepTable) -> Chart:
     best = table.ranked[0]
     name = truncate(settings_label(table, best, table.parameters), 50)
     ax.plot(training_seconds(best), level(best), **RING, label=f"best: {name}")
+    if told := time_to_target(table):
+        ax.plot([], [], " ", label=told)
     every = sorted(training_seconds(group) for group in table.ranked)
     if every[-1] >= 10 * every[0]:
         ax.set_xscale("log")
@@ -223,7 +225,7 @@ def against_time(table: SweepTable) -> Chart:
     scale_levels(ax, table.criterion)
     legend_below(fig, ax)
     title = f"{heading(table.criterion)} against training time"
-    return titled_chart(fig, table, "training_time", title, None, time_to_target(table))
+    return titled_chart(fig, table, "training_time", title, None)
 
 
 def pareto_front(table: SweepTable) -> list[RankedGroup]:
