@@ -21,29 +21,46 @@ ROOT = Path(__file__).parents[1]
 OURS = "fmnist_lit"
 # What goes along of what git tracks; a * stands for any characters, / too
 TAKEN = (
-    *(".ci/*", ".github/*", ".gitignore", "LICENSE", "Makefile", "pyproject.toml"),
+    *(".ci/*", ".github/*", ".gitignore", ".pre-commit-config.yaml", ".dockerignore", "Dockerfile"),
+    *("LICENSE", "Makefile", "pyproject.toml"),
     *("conf/*", "docs/*.md", "outputs/*", "src/*", "tests/*"),
 )
 # What of that does not: our results, what is written about them, what is left of earlier versions, and tests of these
 LEFT = (
     *("conf/experiment/best_mlp*", "conf/experiment/fastest_*", "conf/study/ingredients.yaml"),
     *("docs/*/*", "docs/benchmarks.md"),
-    *("tests/made_by_0_1/*", "tests/test_compatibility.py"),
+    *("tests/made_by_*", "tests/test_compatibility.py", "tests/test_release.py"),
     *("tests/test_guide.py", "tests/test_languages.py", "tests/test_new_project.py", "tests/test_results.py"),
+    *("tests/test_notebooks.py", "tests/test_site.py"),
 )
 # What is changed besides the name, by regular expressions; each is found, or this list is no longer true
 EDITS = {
     "pyproject.toml": (
-        (r"(?m)^version = .*", 'version = "0.1.0"'),
         (r"(?m)^description = .*", f'description = "{OURS}, with Lightning and Hydra"'),
         (r"(?m)^ignore = \[", 'ignore = [\n    "E501",  # the formatter breaks what it can'),
+        (r"(?m)^# a notebook: .*\n(\".*notebooks/.*\n)+", ""),
+        (r"(?m)^# docs/, README.*\nsite = .*\n", ""),
+        (r"(?m)^fail_under = .*\n", ""),
     ),
     f"src/{OURS}/__init__.py": (
         (r'\A"""[^"]*"""', f'"""{OURS}, with Lightning and Hydra."""'),
         (r"(?m)^__version__ = .*", '__version__ = "0.1.0"'),
     ),
-    "Makefile": ((r"(?m) bench$", ""), (r"(?m)^bench:\n(\t.*\n)+", "")),
-    ".ci/run": ((r"(?m)^shared=(.*\n)+?fi\n\n", ""),),
+    "Makefile": (
+        (r"(?m)^(\.PHONY:.*) site bench\b", r"\1"),
+        (r"(?m)^site:.*\n\t.*\n", ""),
+        (r"(?m)^bench:.*\n\t.*\n", ""),
+        (r"(?m); fails below the floor$", ""),
+    ),
+    ".ci/run": (
+        (r"(?m)^shared=(.*\n)+?fi\n\n", ""),
+        (r", import contracts and the site", " and import contracts"),
+        (r"(?m)^uv run --group site .*\n", ""),
+    ),
+    ".github/workflows/tests.yml": (
+        (r"(?m)^  site:\n(    .*\n)+", ""),
+        (r"(?m) # fails below the floor in pyproject.toml$", ""),
+    ),
 }
 MEASURED = {  # what is said of our runs
     ".yaml": re.compile(r"(\n#)? Measured\b.*(\n#.*)*"),  # to the end of the comment
@@ -147,7 +164,7 @@ def render(name: str, files: dict[str, bytes], commands: dict[str, str]) -> dict
             if re.search("fmnist.?lit", renamed(path, name) + text, re.IGNORECASE):
                 raise ValueError(f"{path}: our name would remain in it")
         rendered[path] = text.encode()
-    version = re.search(r'(?m)^version = "(.*)"', files["pyproject.toml"].decode())
+    version = re.search(r'(?m)^__version__ = "(.*)"', files[f"src/{OURS}/__init__.py"].decode())
     assert version is not None
     return {
         **rendered,

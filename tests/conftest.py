@@ -9,7 +9,7 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,10 +20,11 @@ import pytest
 import torch
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from fmnist_lit.command_line.compose import CONF
 from fmnist_lit.command_line.launch import launch
-from fmnist_lit.command_line.prepare import CONF
+from fmnist_lit.config.overrides import as_given, parse, sets_a_value
 
 SMALL = (
     "data=synthetic",
@@ -36,7 +37,9 @@ SMALL = (
     "num_threads=1",
 )
 QUIET = ("logger=csv", "~callbacks.progress_bar")  # what an in-process run needs least
+ROOT = Path(__file__).parents[1]
 REAL_DATA = os.environ.get("FMNIST_DATA_DIR")
+HAS_REAL_DATA = bool(REAL_DATA) and any(Path(REAL_DATA, "FashionMNIST", "raw").glob("train-images-idx3-ubyte*"))
 
 
 def options(group: str) -> list[str]:
@@ -44,11 +47,16 @@ def options(group: str) -> list[str]:
     return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
 
 
+def pairs(first: Sequence[str], second: Sequence[str], third: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Choices in which any two options come together, as in a Latin square; ``third`` has the fewest options."""
+    assert len(third) <= min(len(first), len(second))
+    return [(a, b, third[(i + j) % len(third)]) for i, a in enumerate(first) for j, b in enumerate(second)]
+
+
 @cache
 def chosen(group: str, option: str) -> DictConfig:
     """The shipped option; composing all combinations would take longer than training them."""
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("config", [f"{group}={option}"])[group]
+    return composed(f"{group}={option}")[group]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -68,10 +76,21 @@ def configure(tmp_path: Path) -> Callable[..., DictConfig]:
     """Compose the shipped configuration for a small in-process run; overrides come last, ``run_dir`` names a folder."""
 
     def compose(*overrides: str, run_dir: str = "run") -> DictConfig:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            return hydra.compose("config", [*SMALL, *QUIET, f"run_dir='{tmp_path / run_dir}'", *overrides])
+        parsed = parse([*SMALL, *QUIET, f"run_dir='{tmp_path / run_dir}'", *overrides])
+        cfg = copy.deepcopy(composed(*(as_given(override) for override in parsed if not sets_a_value(override))))
+        for override in parsed:  # which is what Hydra does, in the same order
+            if sets_a_value(override):
+                OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
+        return cfg
 
     return compose
+
+
+@cache
+def composed(*overrides: str) -> DictConfig:
+    """The shipped configuration with these choices, never written to."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose("config", list(overrides))
 
 
 @pytest.fixture
@@ -150,7 +169,7 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 @pytest.fixture
 def real_data() -> str:
     """The folder of the real Fashion-MNIST, for the few tests that want it."""
-    if not REAL_DATA or not any(Path(REAL_DATA, "FashionMNIST", "raw").glob("train-images-idx3-ubyte*")):
+    if not HAS_REAL_DATA:
         pytest.skip("the real Fashion-MNIST is not in $FMNIST_DATA_DIR")
     return str(Path(REAL_DATA).absolute())
 
@@ -171,3 +190,21 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copied(trained_run: Path, tmp_path: Path) -> Path:
     """A copy of the run to write beside."""
     return shutil.copytree(trained_run, tmp_path / "copy")
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that this project builds, on a machine with settings of its own."""
+    if not shutil.which("uv") or not (ROOT / "pyproject.toml").exists():
+        pytest.skip("needs uv and the source tree")
+    checkout = tmp_path_factory.mktemp("checkout")
+    for name in ("src", "conf"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__", "local"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
+        shutil.copy(ROOT / name, checkout)
+    (checkout / "conf" / "local").mkdir()
+    (checkout / "conf" / "local" / "default.yaml").write_text("# @package _global_\nnum_threads: 1\n")
+    folder = tmp_path_factory.mktemp("dist")
+    subprocess.run(["uv", "build", "--wheel", "--quiet", "-o", folder, checkout], check=True, timeout=120)
+    (file,) = folder.glob("*.whl")
+    return file

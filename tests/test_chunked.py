@@ -8,7 +8,7 @@ from typing import Any
 import hydra
 import pytest
 import torch
-from conftest import QUIET, SMALL, chosen, options
+from conftest import QUIET, SMALL, chosen, options, pairs
 from interruptions import HARDEST, RUN, outcome, signal_at
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import (
@@ -27,8 +27,8 @@ from fmnist_lit.averaging import WeightEMA
 from fmnist_lit.build import make_classifier, make_datamodule, make_trainer
 from fmnist_lit.chunked import ChunkedClassifier, acts_by_step, what_needs_single_steps
 from fmnist_lit.classifier import Classifier
+from fmnist_lit.command_line.compose import CONF
 from fmnist_lit.command_line.job import run_job
-from fmnist_lit.command_line.prepare import CONF
 from fmnist_lit.config import ConfigError
 from fmnist_lit.train import train
 
@@ -60,9 +60,9 @@ def small_cfg() -> DictConfig:
         return hydra.compose("config", overrides)
 
 
-@pytest.mark.parametrize("scheduler", options("scheduler"))
-@pytest.mark.parametrize("optimizer", options("optimizer"))
-@pytest.mark.parametrize("loss", options("loss"))
+@pytest.mark.parametrize(
+    ("optimizer", "scheduler", "loss"), pairs(options("optimizer"), options("scheduler"), options("loss"))
+)
 def test_both_classes_end_in_the_same_bits(small_cfg, tmp_path, loss, optimizer, scheduler):
     for steps in (1, 50):
         cfg = small_cfg.copy()

@@ -5,7 +5,7 @@ from pathlib import Path
 import hydra
 import pytest
 import torch
-from conftest import QUIET, SMALL, chosen, options
+from conftest import QUIET, SMALL, chosen, options, pairs
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import nn
@@ -16,8 +16,8 @@ from torchvision.transforms import ToTensor
 
 import fmnist_lit.train
 from fmnist_lit.classifier import Classifier
+from fmnist_lit.command_line.compose import CONF
 from fmnist_lit.command_line.job import run_job
-from fmnist_lit.command_line.prepare import CONF
 from fmnist_lit.data.images import load_images
 from fmnist_lit.losses import l1_penalty
 from fmnist_lit.train import train
@@ -64,9 +64,9 @@ def small_cfg() -> DictConfig:
 FASTER = {"sgd": {"lr": 0.3}, "sgd_momentum": {"lr": 0.1}, "sgd_nesterov": {"lr": 0.1}}
 
 
-@pytest.mark.parametrize("scheduler", options("scheduler"))
-@pytest.mark.parametrize("optimizer", options("optimizer"))
-@pytest.mark.parametrize("loss", options("loss"))
+@pytest.mark.parametrize(
+    ("optimizer", "scheduler", "loss"), pairs(options("optimizer"), options("scheduler"), options("loss"))
+)
 def test_every_choice_trains(small_cfg, tmp_path, loss, optimizer, scheduler):
     cfg = small_cfg.copy()
     cfg.run_dir = str(tmp_path)

@@ -14,7 +14,8 @@ from documents import FENCE, FORMULA, GUIDE, LINK, PAGES, ROOT, WRITTEN, anchors
 from hydra._internal.utils import get_args_parser
 from markdown_it import MarkdownIt  # which rich brings
 
-from fmnist_lit.command_line.prepare import CONF, check_sources, prepare
+from fmnist_lit.command_line.compose import CONF
+from fmnist_lit.command_line.prepare import check_sources, prepare
 from fmnist_lit.config import overrides
 from fmnist_lit.config.trust import split_trust, trusting
 

@@ -15,8 +15,10 @@ NUMBER = re.compile(r"(?<![A-Za-z\d.,])\d+(?:[.,]\d+)*")
 
 def counterpart(page: Path) -> Path:
     """The page in the other language."""
-    name = page.name.replace(CHINESE, ".md") if page.name.endswith(CHINESE) else page.stem + CHINESE
-    return page.with_name(name)
+    chinese = ".zh-CN."  # also of notebooks, which links lead to
+    return page.with_name(
+        page.name.replace(chinese, ".") if chinese in page.name else page.stem + chinese[:-1] + page.suffix
+    )
 
 
 TRANSLATED = [page for page in ENGLISH_PAGES if counterpart(page) in CHINESE_PAGES]

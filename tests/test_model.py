@@ -4,7 +4,7 @@ import torch
 from hydra.utils import instantiate
 from torch import nn
 
-from fmnist_lit.command_line.prepare import CONF
+from fmnist_lit.command_line.compose import CONF
 from fmnist_lit.config.rules import RULES
 from fmnist_lit.model import ACTIVATIONS, MLP
 

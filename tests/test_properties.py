@@ -173,7 +173,7 @@ def test_chunks_partition_the_epoch_however_it_is_cut(
 def shipped() -> DictConfig:
     import hydra
 
-    from fmnist_lit.command_line.prepare import CONF
+    from fmnist_lit.command_line.compose import CONF
 
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose("config", ["data=synthetic", "run_dir=run", "optimizer=muon", "scheduler=one_cycle"])
@@ -239,7 +239,7 @@ def checkpoint(tmp_path_factory) -> Held:
     """A checkpoint of a run, small, in mid-epoch."""
     import hydra
 
-    from fmnist_lit.command_line.prepare import CONF
+    from fmnist_lit.command_line.compose import CONF
 
     folder = tmp_path_factory.mktemp("run")
     small = ("data=synthetic", "data.train_size=256", "data.val_size=64", "data.test_size=128", "num_threads=1")

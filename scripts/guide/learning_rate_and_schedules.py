@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from runs import accuracy, best_of, groups, held_out, metrics, percent, real, study, table_of_best, trained
 from torch import nn
 
-from fmnist_lit.command_line.prepare import CONF
+from fmnist_lit.command_line.compose import CONF
 from fmnist_lit.sweep.table import RankedGroup
 from fmnist_lit.sweep.values import show_value
 

@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from fmnist_lit.command_line.prepare import CONF
+from fmnist_lit.command_line.compose import CONF
 from fmnist_lit.config.rules import DATASETS
 from fmnist_lit.data import FashionMNISTDataModule
 from fmnist_lit.run.checkpoint import load_checkpoint

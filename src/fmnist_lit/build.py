@@ -31,6 +31,7 @@ from fmnist_lit.errors import named_error
 from fmnist_lit.processes import ranks
 from fmnist_lit.run.checkpoint import CheckpointError, DurableCheckpointIO, load_checkpoint
 from fmnist_lit.run.initial_weights import load_initial_weights
+from fmnist_lit.run.pruning import pruning_of
 from fmnist_lit.run.resume import keep_configuration, require_same
 from fmnist_lit.run.stopping import StopConditions
 
@@ -119,7 +120,7 @@ def make_trainer(cfg: DictConfig) -> Trainer:
     return Trainer(
         **options,
         logger=[build(logger) for logger in cfg.logger.values()],
-        callbacks=[StopConditions(cfg.trainer.max_steps), *callbacks],
+        callbacks=[StopConditions(cfg.trainer.max_steps), *callbacks, *pruning_of(cfg)],
         plugins=[DurableCheckpointIO(), cluster_environment()],
         default_root_dir=cfg.run_dir,
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),

@@ -229,7 +229,7 @@ def test_hydra_sweep_dir_names_the_folder(launch_here, jobs, tmp_path):
 
 
 def test_installed_configuration_is_found_wherever_the_program_is_started(launch_here, jobs):
-    assert fmnist_lit.command_line.prepare.CONF.is_absolute()
+    assert fmnist_lit.command_line.compose.CONF.is_absolute()
     assert launch_here() == 0
 
 

@@ -17,7 +17,7 @@ import fmnist_lit.command_line.launch
 import fmnist_lit.train
 from fmnist_lit.build import build as build_part
 from fmnist_lit.build import make_trainer
-from fmnist_lit.command_line.prepare import CONF
+from fmnist_lit.command_line.compose import CONF
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.arguments import GIVEN
 from fmnist_lit.config.check import TRACKERS, check_configuration

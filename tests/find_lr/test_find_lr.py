@@ -15,7 +15,7 @@ from hydra._internal.utils import get_args_parser
 from lightning.pytorch.tuner import Tuner
 
 from fmnist_lit.build import make_classifier, make_datamodule, make_model, make_trainer
-from fmnist_lit.command_line.prepare import composer
+from fmnist_lit.command_line.compose import composer
 from fmnist_lit.config.check import check_configuration
 from fmnist_lit.find_lr import range_test
 from fmnist_lit.find_lr.__main__ import main

@@ -19,8 +19,8 @@ from hydra.core.hydra_config import HydraConfig
 from interruptions import signal_at
 from omegaconf import DictConfig, OmegaConf
 
+from fmnist_lit.command_line.compose import CONF
 from fmnist_lit.command_line.job import run_job
-from fmnist_lit.command_line.prepare import CONF
 from fmnist_lit.config import ConfigError
 from fmnist_lit.processes import workers
 
@@ -44,9 +44,6 @@ needs_joblib = pytest.mark.skipif(
 )
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("hydra_plugins.hydra_ray_launcher") is None, reason="Ray's launcher is not installed"
-)
-needs_optuna = pytest.mark.skipif(
-    importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is None, reason="Optuna's sweeper is not installed"
 )
 
 
@@ -145,41 +142,17 @@ def test_signal_to_a_sweep_under_ray_does_too(tmp_path):
     assert "Interrupted by SIGTERM. Go on with:" in (tmp_path / "sweep" / "optimizer.lr=1" / "train.log").read_text()
 
 
-SEARCH = """
-# @package _global_
-hydra:
-  mode: MULTIRUN
-  sweeper:
-    n_trials: 4
-    sampler: {seed: 1}
-    params:
-      optimizer.lr: tag(log, interval(1e-2, 1e30))
-      data.batch_size: choice(32, 64)
-"""
-
-
-@needs_optuna
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # of optuna 2 about itself
-@pytest.mark.parametrize(
-    ("select", "column"),
-    [((), "val_accuracy"), (("select.metric=loss/val", "select.mode=min"), "val_loss")],
-    ids=["accuracy", "loss"],
-)
-def test_optuna_looks_for_the_best_and_takes_a_diverged_job_for_the_worst(launch_here, tmp_path, select, column):
-    (tmp_path / "conf" / "study").mkdir(parents=True)
-    (tmp_path / "conf" / "study" / "search.yaml").write_text(SEARCH)
-    command = ("--config-dir", "conf", *SMALL, *QUIET, *select, "study=search", "hydra/sweeper=optuna")
-    command += ("hydra.sweep.dir=sweep",)
-    assert launch_here(*command) == 1
-    table = rows(tmp_path / "sweep")
-    assert {row["status"] for row in table} == {"completed", "diverged"}
-    assert sorted(row["folder"][:2] for row in table) == ["0_", "1_", "2_", "3_"]
-    assert len({row["optimizer.lr"] for row in table}) == 4
-    assert {row["data.batch_size"] for row in table} <= {"32", "64"}
-    best = OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml")
-    values = [float(row[column]) for row in table if row[column]]
-    assert best.best_value == float(table[0][column]) == (min(values) if select else max(values))
-    assert launch_here(*command) == 2  # its study was in memory
+@needs_joblib
+def test_job_of_a_search_is_pruned_in_a_process_of_its_own_too(launch_here, tmp_path):
+    pytest.importorskip("optuna", minversion="5")
+    command = ("-m", *SMALL, *QUIET, *JOBLIB, "hydra/sweeper=search", "optimizer.lr=tag(log,interval(1e-4,1))")
+    command += ("hydra.sweeper.n_trials=4", "hydra.sweeper.pruner=median", "hydra.sweep.dir=sweep")
+    assert launch_here(*command, "hydra.sweeper.pruner_options={n_startup_trials: 1}") == 0
+    assert [folder[:2] for folder in sorted(statuses(tmp_path / "sweep"))] == ["0_", "1_", "2_", "3_"]
+    assert sorted(statuses(tmp_path / "sweep").values())[0] == "completed"
+    reasons = [row["reason"] for row in rows(tmp_path / "sweep") if row["status"] == "interrupted"]
+    assert all(reason.startswith("pruned: median, validation accuracy") for reason in reasons)
+    assert reasons
 
 
 # In this process

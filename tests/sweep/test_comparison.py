@@ -7,6 +7,7 @@ import pytest
 
 from fmnist_lit.config.criterion import Criterion
 from fmnist_lit.run.answers import Answers
+from fmnist_lit.sweep import comparison as comparing
 from fmnist_lit.sweep.comparison import compare_with_best
 from fmnist_lit.sweep.jobs import Job
 from fmnist_lit.sweep.significance import LEVEL, holm, paired_t
@@ -148,3 +149,17 @@ def test_to_correct_for_the_pairs_with_the_best_alone_would_not_do():
         best, *others = sorted(rng.normal(0, 1, (8, 5)).tolist(), key=sum, reverse=True)
         found += min(holm([paired_t(best, other).p for other in others])) <= LEVEL
     assert found / trials > at_most(LEVEL, trials)
+
+
+def test_of_many_only_the_pairs_with_the_best_are_tested_and_no_gap_looks_surer_for_that(monkeypatch):
+    groups = ranked([job(0.9 - 0.003 * place)] for place in range(12))
+    of_all = compare_with_best(groups)
+    tested = []
+    compare = comparing.compare
+    monkeypatch.setattr(comparing, "compare", lambda a, b: tested.append(b) or compare(a, b))
+    monkeypatch.setattr(comparing, "MOST_COMPARED", 5)
+    of_some = compare_with_best(groups)
+    assert tested == groups[1:]
+    assert [comparison.other for comparison in of_some] == groups[1:]
+    assert all(few.p >= every.p for few, every in zip(of_some, of_all, strict=True))
+    assert of_some[-1].p == pytest.approx(of_all[-1].p)  # the smallest is corrected for all pairs in either way

@@ -122,8 +122,8 @@ def test_a_glob_in_a_study_of_ones_own_finds_the_options_of_its_folder(launch_he
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["optimizer.lr=interval(0.1,1)"], "hydra/sweeper=optuna"),
-        (["optimizer.lr=tag(log,interval(0.1,1))", "hydra/sweeper=basic"], "hydra/sweeper=optuna"),
+        (["optimizer.lr=interval(0.1,1)"], "hydra/sweeper=search"),
+        (["optimizer.lr=tag(log,interval(0.1,1))", "hydra/sweeper=basic"], "hydra/sweeper=search"),
         (["loss=glob(zzz*)"], "loss=glob(zzz*): matches nothing, only bce_with_logits, cross_entropy, l1"),
         (["seed=glob(*)"], "seed is no group of files"),
         (["seed=range(3,3)"], "seed=range(3,3): holds no value"),

@@ -7,10 +7,12 @@ import pytest
 import yaml
 from hydra._internal.utils import get_args_parser
 
-from fmnist_lit.command_line.prepare import CONF, prepare
+from fmnist_lit.command_line.compose import CONF
+from fmnist_lit.command_line.prepare import prepare
 
 FILES = sorted(CONF.glob("study/*.yaml"))
 STUDIES = [file.stem for file in FILES]
+GRIDS = [file for file in FILES if file.stem != "search"]
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def test_every_study_says_what_it_does(file):
         assert part in said
 
 
-@pytest.mark.parametrize("file", FILES, ids=STUDIES)
+@pytest.mark.parametrize("file", GRIDS, ids=lambda file: file.stem)
 def test_every_study_plans_each_combination_of_its_values_once(planned, file):
     params = yaml.safe_load(file.read_text())["hydra"]["sweeper"]["params"]
     sizes = [10 if values == "range(10)" else len(values.split(",")) for values in params.values()]
@@ -44,6 +46,14 @@ def test_every_study_plans_each_combination_of_its_values_once(planned, file):
     assert plan["varied"] == [key for key, size in zip(params, sizes, strict=True) if size > 1]
     assert len({tuple(job["overrides"]) for job in plan["jobs"]}) == len(plan["jobs"]) == math.prod(sizes)
     assert len({job["folder"] for job in plan["jobs"]}) == len(plan["jobs"])
+
+
+def test_a_study_can_be_a_search_and_a_command_line_changes_it(planned):
+    pytest.importorskip("optuna", minversion="5")
+    plan = planned("study=search", "hydra.sweeper.n_trials=7", "data.batch_size=range(64,129,32)", "seed=1")
+    assert (plan["trials"], plan["jobs"]) == (7, [])
+    assert plan["varied"] == ["optimizer", "data.batch_size", "optimizer.lr"]
+    assert {"data.batch_size=range(64,129,32)", "seed=1"} < set(plan["space"])
 
 
 def test_a_command_line_replaces_what_a_study_varies_and_fixes_and_adds_to_it(planned):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fmnist_lit.config.criterion import DEFAULT
@@ -631,6 +632,14 @@ def test_charts_of_before_go_and_others_stay(sweep):
     assert {path.name for path in sweep.folder.glob("plots/*")} == {"mine.png", "curves.png"}
 
 
+def test_one_epoch_is_no_curve(sweep):
+    pytest.importorskip("matplotlib")
+    for lr in ("0.1", "0.2"):
+        (sweep.add(f"optimizer.lr={lr}", val=0.8) / "metrics.csv").write_text("epoch,val_accuracy\n1,0.8\n")
+    sweep.summarize(charts=True)
+    assert {path.name for path in sweep.folder.glob("plots/*")} == {"accuracy_optimizer.lr.png"}
+
+
 def test_hostile_names_can_be_drawn(sweep):
     pytest.importorskip("matplotlib")
     for seed in (0, 1):
@@ -709,6 +718,44 @@ def test_without_matplotlib_there_is_a_summary_without_charts(sweep, monkeypatch
     sweep.add("optimizer.lr=1", val=0.8)
     sweep.summarize(charts=True)
     assert "No charts: " in (sweep.folder / "summary.md").read_text()
+
+
+def test_of_a_long_table_the_screen_shows_the_best_and_the_files_all(sweep):
+    for lr in range(1, 61):
+        sweep.add(f"optimizer.lr={lr}", val=lr / 100)
+    text = sweep.summarize().text
+    assert [line.split("|")[3].strip() for line in text.splitlines() if line.startswith("|")][2:] == [
+        str(lr) for lr in range(60, 40, -1)
+    ]
+    assert "… and 40 more rows in summary.csv and summary.html" in text
+    assert "Best: optimizer.lr=60" in text
+    assert len(sweep.rows()) == 60
+    assert (sweep.folder / "summary.html").read_text().count("<tr>") == 61
+
+
+def test_a_page_loads_itself_anew_while_the_sweep_is_alive(sweep):
+    sweep.add("optimizer.lr=1", val=0.8)
+    sweep.summarize(live=True)
+    assert 'http-equiv="refresh"' in (sweep.folder / "summary.html").read_text()
+    sweep.summarize()
+    assert 'http-equiv="refresh"' not in (sweep.folder / "summary.html").read_text()
+
+
+def test_a_sweep_is_followed_until_nobody_leads_it(sweep, monkeypatch, capsys):
+    sweep.add("optimizer.lr=1", val=0.8)
+    looks = []
+
+    def sleep(seconds: float) -> None:
+        looks.append((sweep.folder / "summary.csv").exists())
+        if len(looks) == 3:
+            lock.release()
+
+    monkeypatch.setattr("fmnist_lit.sweep.__main__.time.sleep", sleep)
+    lock = FileLock(sweep.folder / ".lock")
+    lock.acquire()
+    assert main([str(sweep.folder), "--follow"]) == 0
+    assert looks == [False] * 3
+    assert "The only configuration has 80.00 % validation accuracy" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")

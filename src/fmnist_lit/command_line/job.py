@@ -33,7 +33,7 @@ from fmnist_lit.processes.streams import guard_streams
 from fmnist_lit.run.files import read_json, remove_orphans, write_json
 from fmnist_lit.run.names import shell_command  # with the resolvers that name folders, in a worker too
 from fmnist_lit.run.results import selected_by
-from fmnist_lit.run.status import DivergedError
+from fmnist_lit.run.status import PRUNED, DivergedError, PrunedError, is_pruned
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +90,9 @@ def run_job(cfg: DictConfig) -> float:
         except InterruptedRunError as stop:
             results |= {"status": "interrupted", "signal": str(stop), "stopped_by": str(stop)}
             log.error("Interrupted by %s. %s", stop, resume_hint(run_dir))
+        except PrunedError as pruned:
+            results |= {"status": "interrupted", "stopped_by": f"{PRUNED}{pruned}"}
+            log.info("Pruned: %s. %s", pruned, resume_hint(run_dir))
         except ConfigError as error:  # of a run to resume: what is known of that stays
             results = earlier or results | {"status": "failed", "error": str(error)}
             log.error("error: %s", error)
@@ -108,7 +111,7 @@ def run_job(cfg: DictConfig) -> float:
         raise SystemExit(2) from refused
     if results["status"] == "completed":
         log.info("%s", summary(run_dir, results))
-    elif cfg.sweep.fail_fast:
+    elif cfg.sweep.fail_fast and not is_pruned(results):
         raise SystemExit(1)
     none = criterion.worst if in_sweep() else math.nan  # a sweeper that optimises needs a number
     value = (results.get("select") or {}).get("value")
@@ -155,11 +158,11 @@ def noting_the_end(cfg: DictConfig, results: dict[str, Any]) -> Iterator[None]:
     """Put into ``results`` how a run ended that did not complete, in the terms of ``results.json``.
 
     Raises:
-        ConfigError, InterruptedRunError: which are for the caller.
+        ConfigError, InterruptedRunError, PrunedError: which are for the caller.
     """
     try:
         yield
-    except ConfigError:
+    except (ConfigError, PrunedError):
         raise
     except DivergedError as error:
         log.error("Diverged: %s. A lower optimizer.lr than %s usually helps.", error, cfg.optimizer.get("lr"))
@@ -187,7 +190,11 @@ def follow(cfg: DictConfig, rank: int) -> float:
     logging.disable()
     warnings.simplefilter("ignore")
     results: dict[str, Any] = {}
-    with stop_request.listening(), contextlib.suppress(InterruptedRunError, ConfigError), noting_the_end(cfg, results):
+    with (
+        stop_request.listening(),
+        contextlib.suppress(InterruptedRunError, ConfigError, PrunedError),
+        noting_the_end(cfg, results),
+    ):
         check_configuration(cfg)
         results |= {"status": "completed", **training(cfg)(cfg)}
     if "error" in results:

@@ -14,24 +14,18 @@ from typing import Any, NoReturn
 from hydra import version
 from hydra._internal.utils import _run_hydra, get_args_parser
 
+from fmnist_lit.command_line.compose import CONF, composer, options_of
 from fmnist_lit.command_line.help import help_text
 from fmnist_lit.command_line.job import run_job
-from fmnist_lit.command_line.prepare import (
-    CONF,
-    Start,
-    check_sources,
-    composer,
-    options_of,
-    prepare,
-    prepare_together,
-)
+from fmnist_lit.command_line.prepare import Start, check_sources, prepare, prepare_together
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.overrides import expand_globs, first_values, parse, path_as_typed
 from fmnist_lit.config.paths import expanded
 from fmnist_lit.config.trust import split_trust, trusting
 from fmnist_lit.processes import ranks
 from fmnist_lit.processes.signals import InterruptedRunError, stop_request
-from fmnist_lit.run.status import EXIT_CODES, read_status
+from fmnist_lit.run.files import read_json
+from fmnist_lit.run.status import EXIT_CODES, is_pruned
 
 
 def launch(arguments: Sequence[str]) -> int:
@@ -154,5 +148,8 @@ def check_completion(words: Sequence[str]) -> None:
 
 
 def exit_code(run_dirs: Iterable[Path]) -> int:
-    """The worst of the statuses in run folders; a run that left none has failed."""
-    return max((EXIT_CODES.get(read_status(run_dir) or "", 1) for run_dir in run_dirs), default=1)
+    """The worst of the statuses in run folders; a run that left none has failed, one that was pruned has not."""
+    ended = (read_json(run_dir / "results.json") for run_dir in run_dirs)
+    return max(
+        (0 if is_pruned(results) else EXIT_CODES.get(str(results.get("status")), 1) for results in ended), default=1
+    )

@@ -15,7 +15,9 @@ EXTRAS = {
     "hydra/launcher=submitit_local": "submitit",
     "hydra/launcher=submitit_slurm": "submitit",
     "hydra/launcher=ray": "ray",
-    "hydra/sweeper=optuna": "optuna",
+}
+GONE = {  # options of earlier versions, and what to type now
+    "hydra/sweeper=optuna": "hydra/sweeper=search, which goes on and prunes; pip install 'fmnist_lit[search]'",
 }
 
 
@@ -51,6 +53,8 @@ def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
     """An error text for an option that a group does not have."""
     if extra := EXTRAS.get(f"{group}={option}"):
         return f"{group}={option}: is not installed; pip install 'fmnist_lit[{extra}]'"
+    if now := GONE.get(f"{group}={option}"):
+        return f"{group}={option}: has become {now}"
     nearest = difflib.get_close_matches(option, options, n=1)
     hint = f"did you mean {nearest[0]}?" if nearest else "--config-dir names a folder of your own configurations"
     return f"{group}={option}: must be one of {', '.join(options)}; {hint}"

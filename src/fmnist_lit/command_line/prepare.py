@@ -2,24 +2,18 @@
 
 import argparse
 import contextlib
-import functools
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import hydra
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from fmnist_lit.command_line.compose import Composer, composer, options_of
 from fmnist_lit.command_line.folders import claim, make_folder, require_room
-from fmnist_lit.command_line.messages import explain_hydra_error, no_such_option
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.check import check_configuration
 from fmnist_lit.config.overrides import (
@@ -35,16 +29,9 @@ from fmnist_lit.config.overrides import (
 from fmnist_lit.config.paths import expanded
 from fmnist_lit.config.tree import plain
 from fmnist_lit.processes import ranks
-from fmnist_lit.run import (
-    names,  # noqa: F401  registers the resolvers that name folders
-    resume,
-)
+from fmnist_lit.run import resume
 from fmnist_lit.run.find import find_initial
 from fmnist_lit.run.latest import LATEST, latest_run
-
-INSTALLED_CONF = Path(__file__).parents[1] / "conf"
-CONF = INSTALLED_CONF if INSTALLED_CONF.is_dir() else Path(__file__).parents[3] / "conf"
-Compose = Callable[..., DictConfig]  # takes the overrides of a configuration
 
 
 @dataclass(frozen=True)
@@ -133,9 +120,8 @@ def prepare(args: argparse.Namespace, locks: contextlib.ExitStack) -> Start:
             raise ConfigError(
                 f"-m under {place.starter}: start a sweep by itself, trainer=ddp starts the processes of each job"
             )
-        for overrides in representatives(swept):
-            cfg = compose(*overrides)
-            check_configuration(cfg)
+        for overrides in sweeps.checked_configurations(cfg, swept) if multirun else representatives(swept):
+            cfg = compose.accept(parse(overrides))
             ranks.require_world_size(cfg)
             if cfg.init_from is not None:
                 find_initial(cfg.init_from)
@@ -188,7 +174,7 @@ def folder_of(cfg: DictConfig, key: str) -> Path:
 
 
 def prepare_resume(
-    run_dir: Path, checkpoint: Path, given: Sequence[Override], compose: Compose, locks: contextlib.ExitStack
+    run_dir: Path, checkpoint: Path, given: Sequence[Override], compose: Composer, locks: contextlib.ExitStack
 ) -> Start:
     """Go on with the run that ``checkpoint`` belongs to, with its command line under the given one.
 
@@ -222,46 +208,3 @@ def prepare_resume(
     else:
         make_folder("hydra.run.dir", lambda: folder, named=True, locks=locks)
     return Start(folder, overrides)
-
-
-@contextlib.contextmanager
-def composer(args: argparse.Namespace) -> Iterator[Compose]:
-    """Compose configurations as Hydra itself will for this command line, running nothing; each once, it takes 40 ms."""
-    folders = search_path(args)
-    extra = [f"hydra.searchpath=[{','.join(folders)}]"] if folders else []
-
-    @functools.cache
-    def compose(*overrides: str) -> DictConfig:
-        try:
-            cfg = hydra.compose("config", [*extra, *overrides], return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
-            raise ConfigError(explain_hydra_error(error, options_of(args))) from error
-        local = cfg.hydra.runtime.choices.get("local", "default")
-        if local != "default" and local not in (options := options_of(args)("local")):  # which Hydra would pass over
-            raise ConfigError(no_such_option("local", local, options))
-        return cfg
-
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        yield compose
-
-
-def search_path(args: argparse.Namespace) -> list[str]:
-    """The folders of configurations beside our own, quoted for Hydra; it takes the first override that names any."""
-    folders = [quoted(Path(args.config_dir).absolute())] if args.config_dir else []
-    for override in parse(args.overrides):
-        named = override.value() if override.key_or_group == "hydra.searchpath" else None
-        if isinstance(named, list):
-            folders += [quoted(str(folder)) for folder in named]
-            break
-    return folders
-
-
-def options_of(args: argparse.Namespace) -> Callable[[str], list[str]]:
-    """What tells the names of the files in a group, within ``composer``."""
-    extra = [f"hydra.searchpath=[{','.join(search_path(args))}]"] if search_path(args) else []
-
-    def options(group: str) -> list[str]:
-        loader = GlobalHydra.instance().config_loader()
-        return loader.get_group_options(group, ObjectType.CONFIG, "config", extra)
-
-    return options

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import copy
+import dataclasses
 import os
 import re
 import shlex
@@ -17,16 +18,22 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fmnist_lit.command_line.messages import already_led
+from fmnist_lit.command_line.messages import already_led, no_such_option
 from fmnist_lit.config import ConfigError
-from fmnist_lit.config.overrides import as_given, key_of, parse, quoted, values_of
+from fmnist_lit.config.criterion import Criterion
+from fmnist_lit.config.overrides import as_given, key_of, parse, quoted, representatives, values_of
 from fmnist_lit.config.trust import VARIABLE, trust_words, trusted_packages
 from fmnist_lit.processes import workers
 from fmnist_lit.processes.signals import InterruptedRunError, stop_request
-from fmnist_lit.run.files import remove_orphans
+from fmnist_lit.run.files import read_json, remove_orphans
 from fmnist_lit.run.names import shell_command
-from fmnist_lit.run.status import FINISHED, read_status
+from fmnist_lit.run.status import has_ended
+from fmnist_lit.run.study import STUDY
 from fmnist_lit.sweep import plan
+from fmnist_lit.sweep.halving import halving_of
+from fmnist_lit.sweep.jobs import CURVES
+from fmnist_lit.sweep.search import check_search, folder_of_trial, require_same_study
+from fmnist_lit.sweep.space import SearchSpace
 from fmnist_lit.sweep.summary import summarize
 from fmnist_lit.sweep.values import LABELS
 
@@ -37,7 +44,6 @@ LONGEST = 240  # bytes of a folder's name; file systems stop at 255, and two nam
 PLUGIN_SETTINGS = {
     "JoblibLauncher": "hydra.launcher.pre_dispatch=n_jobs",  # no job waits in a process that is about to stop
     "RayLauncher": "hydra.launcher.ray.remote.max_retries=0",  # what was killed goes on when the sweep is continued
-    "OptunaSweeper": "hydra.sweeper.direction={select.mode}imize",
 }
 
 
@@ -50,6 +56,10 @@ def require_sweepable(cfg: DictConfig, swept: Sequence[Override], params: Sequen
         ConfigError: naming the first such override.
     """
     sweeper = cfg.hydra.runtime.choices["hydra/sweeper"]
+    if sweeper == "optuna":
+        raise ConfigError(no_such_option("hydra/sweeper", sweeper, ()))
+    if is_search(cfg):
+        check_search(cfg.hydra.sweeper)
     for override in params:
         if override.is_hydra_override():
             key = override.key_or_group
@@ -58,15 +68,50 @@ def require_sweepable(cfg: DictConfig, swept: Sequence[Override], params: Sequen
         line, key = as_given(override), override.key_or_group
         if override.is_sweep_override() and (plan.is_for_the_whole(key) or key in FOR_THE_WHOLE):
             raise ConfigError(f"{line}: several values; {key} has one for the whole sweep")
-        if override.is_interval_sweep() and sweeper in ("fmnist_lit", "basic"):
+        if override.is_interval_sweep() and not is_search(cfg):
             raise ConfigError(
                 f"{line}: hydra/sweeper={sweeper} takes values, not an interval; list some, as in "
                 f"{override.get_key_element()}={','.join(value.partition('=')[2] for value in values_of(override))}, "
-                "or sample it with hydra/sweeper=optuna"
+                "or sample it with hydra/sweeper=search"
             )
+    if cfg.sweep.halving:
+        require_halving(cfg, swept)
+    if is_search(cfg):
+        SearchSpace.of(swept, cfg.hydra.sweeper.when or ())
     size = cfg.hydra.sweeper.get("max_batch_size")
     if size is not None and (type(size) is not int or size < 1):
         raise ConfigError(f"hydra.sweeper.max_batch_size={size}: must be a whole number from 1, or null for no limit")
+
+
+def require_halving(cfg: DictConfig, swept: Sequence[Override]) -> None:
+    """Refuse to halve jobs that cannot be compared in the middle; the arguments are as for ``plan_sweep``.
+
+    Raises:
+        ConfigError: saying why.
+    """
+    told, criterion = f"sweep.halving={cfg.sweep.halving}", Criterion.of(cfg.select)
+    if is_search(cfg):
+        raise ConfigError(f"{told}: is for a grid; a search has hydra.sweeper.pruner=halving")
+    for override in swept:
+        if override.is_sweep_override() and override.key_or_group in ("trainer.max_epochs", "trainer.max_steps"):
+            raise ConfigError(f"{told}: all jobs must be of one length, not {as_given(override)}")
+    if cfg.trainer.max_steps != -1 or cfg.trainer.max_epochs < cfg.sweep.halving:
+        raise ConfigError(
+            f"{told}: needs trainer.max_epochs of {cfg.sweep.halving} or more, and no trainer.max_steps; "
+            f"they are {cfg.trainer.max_epochs} and {cfg.trainer.max_steps}"
+        )
+    if criterion.column not in CURVES:
+        raise ConfigError(f"{told}: select.metric={criterion.metric} has no column in metrics.csv to compare")
+
+
+def is_search(cfg: DictConfig) -> bool:
+    """Whether a sweep samples its jobs."""
+    return "SearchSweeper" in cfg.hydra.sweeper._target_
+
+
+def checked_configurations(cfg: DictConfig, swept: Sequence[Override]) -> Iterator[list[str]]:
+    """The command lines of jobs that are checked before any of them runs; the arguments are as for ``plan_sweep``."""
+    return SearchSpace.of(swept, cfg.hydra.sweeper.when or ()).corners() if is_search(cfg) else representatives(swept)
 
 
 def require_folders(
@@ -77,8 +122,11 @@ def require_folders(
     Raises:
         ConfigError: naming the first folder that is not possible.
     """
-    if "GridSweeper" not in cfg.hydra.sweeper._target_:
+    if is_search(cfg):
         subdir_of_samples(given)
+        space = SearchSpace.of(swept, cfg.hydra.sweeper.when or ())
+        folder_of_trial(cfg.hydra, 0, next(space.corners()), space.keys)
+        require_same_study(Path(cfg.hydra.sweep.dir), space, Criterion.of(cfg.select))
         return
     varied = [override.key_or_group for override in swept if override.is_sweep_override()]
     _, folder_of = folder_namer(cfg, varied, swept, given, compose)
@@ -110,18 +158,18 @@ def plan_sweep(
     Raises:
         ConfigError: if another sweep is in the folder, a job runs in it, or a job cannot have a folder.
     """
-    is_grid = "GridSweeper" in cfg.hydra.sweeper._target_
+    is_grid = not is_search(cfg)
     given_keys = {override.key_or_group for override in given}
     if workers.jobs_alive(folder):
         raise ConfigError(already_led(folder))
     for place in (folder, folder / "plots"):
         remove_orphans(place)
     overrides = [SUMMARY]
+    was_search = (folder / STUDY).exists() or "trials" in read_json(folder / "sweep.json")
+    if was_search == is_grid and plan.run_folders(folder):
+        held = "search" if was_search else "grid"
+        raise ConfigError(f"hydra.sweep.dir={folder}: holds a {held}; name another folder")
     if not is_grid:
-        if plan.run_folders(folder):
-            raise ConfigError(
-                f"hydra.sweep.dir={folder}: holds a sweep already, and only a grid can go on; name another"
-            )
         overrides += subdir_of_samples(given)
     overrides += [
         f"++{setting.format(select=cfg.select)}"
@@ -131,11 +179,22 @@ def plan_sweep(
     varied = plan.varied_keys(swept, folder)
     if trusted_packages():  # for workers that do not inherit the environment, such as Ray's on another machine
         overrides.append(f"++hydra.job.env_set.{VARIABLE}={quoted(','.join(trusted_packages()))}")
+    if not is_grid:
+        plan.plan_search(
+            folder,
+            shlex.join(command),
+            SearchSpace.of(swept, cfg.hydra.sweeper.when or ()).keys,
+            cfg.hydra.sweeper.n_trials,
+            [as_given(override) for override in swept],
+        )
+        return overrides
     exclude, folder_of = folder_namer(cfg, varied, swept, given, compose)
     overrides.append(exclude)
-    plan.write_plan(folder, shlex.join(command), varied, plan.combinations(swept) if is_grid else [], folder_of)
-    if is_grid:
-        say_what_is_equal(swept)
+    planned = plan.write_plan(folder, shlex.join(command), varied, plan.combinations(swept), folder_of)
+    if cfg.sweep.halving:
+        halving = halving_of(planned, cfg.sweep.halving, cfg.trainer.max_epochs)
+        plan.save_plan(folder, dataclasses.replace(planned, halving=halving))
+    say_what_is_equal(swept)
     return overrides
 
 
@@ -267,7 +326,8 @@ def conclude(sweep_dir: Path, charts: bool) -> None:
         return
     print(f"\n{summary.text}\n\nsummary.html, summary.md, summary.csv and plots are in {sweep_dir}")
     planned = plan.read_plan(sweep_dir)
-    if any(read_status(sweep_dir / planned.jobs[number].folder) not in FINISHED for number in planned.asked):
+    unasked = len(planned.asked) < planned.trials
+    if unasked or not all(has_ended(sweep_dir / planned.jobs[number].folder) for number in planned.asked):
         words = [word for word in shlex.split(planned.command) if key_of(word) != "hydra.sweep.dir"]
         words.append(f"hydra.sweep.dir={quoted(sweep_dir.absolute())}")
         print(f"To go on with what is missing: {shell_command(words)}")

@@ -1,6 +1,7 @@
 """The words of a command line in Hydra's grammar: what they set, and the values that each takes."""
 
 import dataclasses
+import functools
 import itertools
 import math
 import re
@@ -12,7 +13,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, O
 from hydra.errors import HydraException
 
 from fmnist_lit.config import ConfigError
-from fmnist_lit.config.check import GROUPS
+from fmnist_lit.config.check import GLOBAL_GROUPS, GROUPS
 from fmnist_lit.config.paths import expanded
 
 LIST_GROUPS = ("callbacks", "logger")  # whose options have names of their own, so that several can be there
@@ -22,27 +23,31 @@ PATHS = re.compile(
 )  # those of other keys, of parts of your own too
 WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 NAMES = {"debug=nan": "debug='nan'"}  # of files, which Hydra would take for numbers
-CHECK_ALL = 24  # jobs; composing a configuration takes about 40 ms, and each job is checked again before it runs
+CHOOSING = {*GROUPS, *GLOBAL_GROUPS, "debug"}  # what has files to choose from
+CHECK_ALL = 100  # jobs; it takes about 10 ms a job, and each is checked again before it runs
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
     """Hydra's overrides from the words of a command line."""
-    parsed = []
-    for word in overrides:
-        try:
-            override = OverridesParser.create().parse_override(word)
-        except HydraException as error:
-            raise ConfigError(f"{word}: not what Hydra understands; write key=value") from error
-        if not override.key_or_group:
-            raise ConfigError(f"{word}: has no key; write key=value")
-        named = isinstance(override.value(), str | QuotedString | list) or override.is_sweep_override()
-        if override.key_or_group in GROUPS and not (named or override.is_delete()):
-            raise ConfigError(f"{word}: must be the name of a file in conf/{override.key_or_group}")
-        require_one_option(word, override)
-        if override.key_or_group == "debug" and not isinstance(override.value(), str | None):
-            raise ConfigError(f"{word}: must be the name of one file in conf/debug")
-        parsed.append(override)
-    return parsed
+    return list(map(parse_word, overrides))
+
+
+@functools.cache  # the jobs of a sweep have most of their words in common
+def parse_word(word: str) -> Override:
+    """Hydra's override from a word of a command line."""
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        raise ConfigError(f"{word}: not what Hydra understands; write key=value") from error
+    if not override.key_or_group:
+        raise ConfigError(f"{word}: has no key; write key=value")
+    named = isinstance(override.value(), str | QuotedString | list) or override.is_sweep_override()
+    if override.key_or_group in GROUPS and not (named or override.is_delete()):
+        raise ConfigError(f"{word}: must be the name of a file in conf/{override.key_or_group}")
+    require_one_option(word, override)
+    if override.key_or_group == "debug" and not isinstance(override.value(), str | None):
+        raise ConfigError(f"{word}: must be the name of one file in conf/debug")
+    return override
 
 
 def require_one_option(word: str, override: Override) -> None:
@@ -101,16 +106,28 @@ def first_values(overrides: Sequence[Override]) -> list[str]:
     return [values_of(override)[0] for override in overrides]
 
 
+def sets_a_value(override: Override) -> bool:
+    """Whether an override changes the value of a key that is there, and chooses no file."""
+    first = override.key_or_group.split(".")[0]
+    changes = not (override.is_add() or override.is_force_add() or override.is_delete() or override.package)
+    return changes and "/" not in first and first != "hydra" and override.key_or_group not in CHOOSING
+
+
 def representatives(overrides: Sequence[Override]) -> Iterator[list[str]]:
-    """The configurations of a sweep if they are few, else enough that each value of each override is seen once."""
+    """The configurations of a sweep if they are few.
+
+    Else enough that all files are seen together that come together, and each value of each other override once.
+    """
     choices = [values_of(override) for override in overrides]
     if math.prod(map(len, choices)) <= CHECK_ALL:
         yield from map(list, itertools.product(*choices))
         return
     first = [values[0] for values in choices]
-    yield first
-    for index, values in enumerate(choices):
-        for value in values[1:]:
+    alone = [sets_a_value(override) for override in overrides]
+    together = [values[:1] if one else values for values, one in zip(choices, alone, strict=True)]
+    yield from map(list, itertools.product(*together))
+    for index in itertools.compress(range(len(choices)), alone):
+        for value in choices[index][1:]:
             yield [*first[:index], value, *first[index + 1 :]]
 
 

@@ -1,9 +1,10 @@
 """The range of every number and the options of every choice: the one file to edit for a new one."""
 
 import math
+import operator
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fmnist_lit.config.criterion import is_of_test
@@ -11,56 +12,101 @@ from fmnist_lit.config.criterion import is_of_test
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value may be: ``check`` accepts it or not, ``allowed`` says in words what it accepts."""
+    """What a value may be.
+
+    Attributes:
+        allowed: in words, for people.
+        check: whether a value is.
+        schema: as JSON Schema, for editors; it may accept more, but nothing less.
+    """
 
     allowed: str
     check: Callable[[Any], bool]
+    schema: Mapping[str, Any]
 
     def __or__(self, other: "Rule") -> "Rule":
-        return Rule(f"{self.allowed} or {other.allowed}", lambda value: self.check(value) or other.check(value))
+        return Rule(
+            f"{self.allowed} or {other.allowed}",
+            lambda value: self.check(value) or other.check(value),
+            {"anyOf": [self.schema, other.schema]},
+        )
+
+
+# Bounds by their names in JSON Schema
+BOUNDS = {
+    "exclusiveMinimum": (">", operator.gt),
+    "minimum": (">=", operator.ge),
+    "exclusiveMaximum": ("<", operator.lt),
+    "maximum": ("<=", operator.le),
+}
 
 
 def integer(low: int, high: int | None = None) -> Rule:
     """A whole number, not a truth value, within bounds that are included."""
     allowed = f"a whole number >= {low}" if high is None else f"a whole number from {low} to {high}"
-    return Rule(allowed, lambda v: type(v) is int and low <= v and (high is None or v <= high))
-
-
-def number(condition: str, check: Callable[[float], bool] = lambda v: True) -> Rule:
-    """A finite number that meets a condition, whole or not."""
     return Rule(
-        f"a finite number{condition and ' ' + condition}",
-        lambda v: type(v) in (int, float) and math.isfinite(v) and check(v),
+        allowed,
+        lambda v: type(v) is int and low <= v and (high is None or v <= high),
+        {"type": "integer", "minimum": low, **({} if high is None else {"maximum": high})},
+    )
+
+
+def number(note: str = "", **bounds: float) -> Rule:
+    """A finite number within BOUNDS, whole or not; ``note`` is said beside them."""
+    words = " and ".join(f"{BOUNDS[name][0]} {bound}" for name, bound in bounds.items())
+    return Rule(
+        f"a finite number {words}{note}",
+        lambda v: (
+            type(v) in (int, float)
+            and math.isfinite(v)
+            and all(BOUNDS[name][1](v, bound) for name, bound in bounds.items())
+        ),
+        {"type": "number", **bounds},
     )
 
 
 def one_of(*options: str) -> Rule:
     """One of a few words."""
-    return Rule(", ".join(options), lambda v: v in options)
+    return Rule(", ".join(options), lambda v: v in options, {"enum": list(options)})
 
 
 def sequence_of(rule: Rule) -> Rule:
     """A list, maybe empty, of what ``rule`` allows."""
-    return Rule(f"a list, each of it {rule.allowed}", lambda v: isinstance(v, list) and all(map(rule.check, v)))
+    return Rule(
+        f"a list, each of it {rule.allowed}",
+        lambda v: isinstance(v, list) and all(map(rule.check, v)),
+        {"type": "array", "items": rule.schema},
+    )
 
 
-NULL = Rule("null", lambda v: v is None)
-BOOLEAN = Rule("true or false", lambda v: isinstance(v, bool))
-TEXT = Rule("text", lambda v: isinstance(v, str) and bool(v))
+NULL = Rule("null", lambda v: v is None, {"type": "null"})
+BOOLEAN = Rule("true or false", lambda v: isinstance(v, bool), {"type": "boolean"})
+TEXT = Rule("text", lambda v: isinstance(v, str) and bool(v), {"type": "string", "minLength": 1})
 FIGURE = Rule(
     "a figure such as accuracy/val or loss/val, but not of the test set, which is read once, at the end",
     lambda v: TEXT.check(v) and not is_of_test(v),
+    {**TEXT.schema, "not": {"pattern": "(^|[^A-Za-z])[Tt][Ee][Ss][Tt]([^A-Za-z]|$)"}},
 )
 PATH = Rule(
     "text, a path; ~ or ~name at its start is a user's home",
     lambda v: TEXT.check(v) and not os.path.expanduser(v).startswith("~"),
+    TEXT.schema,
 )
-POSITIVE = number("> 0", lambda v: v > 0)
-NOT_NEGATIVE = number(">= 0", lambda v: v >= 0)
-FRACTION = number(">= 0 and < 1", lambda v: 0 <= v < 1)
-BATCHES = integer(0) | Rule("a share from 0.0 to 1.0", lambda v: type(v) is float and 0 <= v <= 1) | NULL
+POSITIVE = number(exclusiveMinimum=0)
+NOT_NEGATIVE = number(minimum=0)
+FRACTION = number(minimum=0, exclusiveMaximum=1)
+SHARE = Rule(
+    "a share from 0.0 to 1.0",
+    lambda v: type(v) is float and 0 <= v <= 1,
+    {"type": "number", "minimum": 0, "maximum": 1},
+)
+BATCHES = integer(0) | SHARE | NULL
 DATASETS = {"fashion_mnist": "Fashion-MNIST", "synthetic": "SYNTHETIC stand-in for Fashion-MNIST"}  # for people
-PART = Rule("the class of a data set in data.source._target_", lambda v: isinstance(v, Mapping) and "_target_" in v)
+PART = Rule(
+    "the class of a data set in data.source._target_",
+    lambda v: isinstance(v, Mapping) and "_target_" in v,
+    {"type": "object", "required": ["_target_"]},
+)
 TRAIN_IMAGES, TEST_IMAGES = 60_000, 10_000
 
 
@@ -78,21 +124,23 @@ RULES = {
     "total_steps": NULL,
     "select.metric": FIGURE,
     "select.mode": one_of("max", "min"),
-    "tags": Rule("a list of text, such as [baseline,'2nd']", sequence_of(TEXT).check),
+    "tags": replace(sequence_of(TEXT), allowed="a list of text, such as [baseline,'2nd']"),
     "note": TEXT | NULL,
     "evaluate_each_epoch": sequence_of(one_of("val", "test")),
     "flip_average": BOOLEAN,
     "regularization.l1": NOT_NEGATIVE,
     "regularization.decay_biases": BOOLEAN,
     "sweep.fail_fast": BOOLEAN,
+    "sweep.halving": integer(2) | NULL,
+    "sweep.until_epoch": integer(1) | NULL,
     "data.source": one_of("auto", "fashion_mnist", "synthetic") | PART,
-    "data.source.test_share": number("> 0 and < 1", lambda v: 0 < v < 1),
+    "data.source.test_share": number(exclusiveMinimum=0, exclusiveMaximum=1),
     "data.source.background": one_of("auto", "black", "white"),
     "data.source.trim": BOOLEAN,
     "data.data_dir": PATH,
     "data.batch_size": integer(1, TRAIN_IMAGES),
     "data.eval_batch_size": integer(1, TRAIN_IMAGES),
-    "data.val_size": integer(0) | number("> 0 and < 1, a share of the training images", lambda v: 0 < v < 1),
+    "data.val_size": integer(0) | number(", a share of the training images", exclusiveMinimum=0, exclusiveMaximum=1),
     "data.train_size": integer(1) | NULL,
     "data.test_size": integer(1) | NULL,
     "data.shuffle": BOOLEAN,
@@ -111,7 +159,11 @@ RULES = {
     "optimizer.weight_decay": NOT_NEGATIVE,
     "optimizer.adamw_weight_decay": NOT_NEGATIVE,
     "optimizer.momentum": FRACTION,
-    "optimizer.betas": Rule("two numbers >= 0 and < 1", lambda v: sequence_of(FRACTION).check(v) and len(v) == 2),
+    "optimizer.betas": Rule(
+        "two numbers >= 0 and < 1",
+        lambda v: sequence_of(FRACTION).check(v) and len(v) == 2,
+        {**sequence_of(FRACTION).schema, "minItems": 2, "maxItems": 2},
+    ),
     "optimizer.eps": NOT_NEGATIVE,
     "optimizer.alpha": FRACTION,
     "optimizer.lr_decay": NOT_NEGATIVE,
@@ -129,6 +181,7 @@ RULES = {
     "logger.wandb.project": Rule(
         r"a name of at most 128 characters, none of them of /\#?%:",
         lambda v: TEXT.check(v) and len(v) <= 128 and not set(v) & set(r"/\#?%:"),
+        {**TEXT.schema, "maxLength": 128, "pattern": r"^[^/\\#?%:]*$"},
     ),
     "logger.wandb.log_model": BOOLEAN,
     "logger.mlflow.experiment_name": TEXT,
@@ -139,7 +192,7 @@ RULES = {
     "scheduler.gamma": POSITIVE,
     "scheduler.factor": POSITIVE,
     "scheduler.patience": integer(0),
-    "scheduler.pct_start": number("from 0 to 1", lambda v: 0 <= v <= 1),
+    "scheduler.pct_start": number(minimum=0, maximum=1),
     "scheduler.warmup_fraction": FRACTION,
     "scheduler.eta_min": NOT_NEGATIVE,
     "scheduler.cycle_momentum": BOOLEAN,
@@ -149,7 +202,7 @@ RULES = {
     "trainer.precision": one_of("32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"),
     "trainer.matmul_precision": one_of("highest", "high", "medium"),
     "trainer.max_epochs": integer(1),
-    "trainer.max_steps": integer(1) | Rule("-1", lambda v: type(v) is int and v == -1),
+    "trainer.max_steps": integer(1) | Rule("-1", lambda v: type(v) is int and v == -1, {"const": -1}),
     "trainer.gradient_clip_val": POSITIVE | NULL,
     "trainer.gradient_clip_algorithm": one_of("norm", "value") | NULL,
     "trainer.accumulate_grad_batches": integer(1),
@@ -158,7 +211,7 @@ RULES = {
     "trainer.overfit_batches": BATCHES,
     "trainer.detect_anomaly": BOOLEAN,
     "trainer.steps_per_batch": integer(1) | one_of("auto"),
-    "loss.label_smoothing": number("from 0 to 1", lambda v: 0 <= v <= 1),
+    "loss.label_smoothing": number(minimum=0, maximum=1),
 }
 # Any other number, such as an option that a new optimiser brings
-FINITE = Rule("a finite number", math.isfinite)
+FINITE = Rule("a finite number", math.isfinite, {"type": "number"})

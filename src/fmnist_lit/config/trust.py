@@ -39,20 +39,18 @@ MOVED = {
 }
 TRUSTED_HYDRA_TARGETS = re.compile(
     r"""fmnist_lit\.sweep\.callback\.SummaryCallback
-    |hydra_plugins\.fmnist_lit_sweeper\.grid_sweeper\.GridSweeper
+    |hydra_plugins\.fmnist_lit_sweeper\.(grid_sweeper\.GridSweeper|search_sweeper\.SearchSweeper)
     |hydra\._internal\.core_plugins\.basic_(sweeper\.BasicSweeper|launcher\.BasicLauncher)
     |hydra_plugins\.hydra_joblib_launcher\.joblib_launcher\.JoblibLauncher
     |hydra_plugins\.hydra_submitit_launcher\.submitit_launcher\.(Local|Slurm)Launcher
     |hydra_plugins\.hydra_ray_launcher\.ray_launcher\.RayLauncher
-    |hydra_plugins\.hydra_optuna_sweeper\.optuna_sweeper\.OptunaSweeper
-    |optuna\.samplers\.[A-Z]\w*
     """,
     re.VERBOSE,
 )
 # Keys of launchers and sweepers. Left out: those that take shell commands, functions, options of srun or sbatch at
 # will, or the address of a cluster, whose answers would be unpickled.
 TRUSTED_PLUGIN_KEYS = re.compile(
-    r"""_target_|params(\..+)?|max_batch_size|sampler(\..+)?|direction|study_name|n_trials|n_jobs|max_failure_rate
+    r"""_target_|params(\..+)?|max_batch_size|n_trials|n_jobs|seed|when(\..+)?|(sampler|pruner)(_options(\..+)?)?
     |backend|prefer|require|verbose|pre_dispatch|batch_size|timeout|temp_folder|max_nbytes|mmap_mode
     |submitit_folder|name|partition|account|qos|constraint|exclude|comment|timeout_min|signal_delay_s|max_num_timeout
     |array_parallelism|nodes|tasks_per_node|(cpus|gpus)_per_(task|node|gpu)|gres|mem_gb|mem_per_(cpu|gpu)

@@ -13,10 +13,11 @@ from pathlib import Path
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from fmnist_lit.command_line.compose import composer
 from fmnist_lit.command_line.folders import make_folder
 from fmnist_lit.command_line.job import reason_in_a_line, relative
 from fmnist_lit.command_line.launch import understand
-from fmnist_lit.command_line.prepare import composer, folder_of
+from fmnist_lit.command_line.prepare import folder_of
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.check import check_configuration
 from fmnist_lit.config.overrides import as_given, key_of, parse

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.optim import Optimizer
 
 from fmnist_lit.build import make_classifier, make_datamodule, make_model, make_trainer
-from fmnist_lit.command_line.prepare import CONF
+from fmnist_lit.command_line.compose import CONF
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.tree import plain
 from fmnist_lit.find_lr.curve import FEWEST, SKIP_BEGIN, Curve, Range

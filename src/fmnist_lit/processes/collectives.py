@@ -9,10 +9,13 @@ from fmnist_lit.processes.signals import stop_request
 
 def any_rank_is_to_stop(trainer: Trainer) -> bool:
     """Whether a signal has reached any rank; if so it is as if it had reached all, and they stop at the same step."""
-    if trainer.world_size > 1:
-        signum = torch.tensor(stop_request.signum or 0, device=trainer.strategy.root_device)
-        stop_request.signum = int(trainer.strategy.reduce(signum, reduce_op="max")) or None
-    return stop_request.signum is not None
+    if trainer.world_size == 1:
+        return stop_request.signum is not None
+    signum = torch.tensor(stop_request.signum or 0, device=trainer.strategy.root_device)
+    agreed = int(trainer.strategy.reduce(signum, reduce_op="max"))
+    if agreed:  # one that arrives here in the meantime is for the next time
+        stop_request.signum = agreed
+    return agreed > 0
 
 
 def gather(trainer: Trainer, tensor: Tensor) -> Tensor:

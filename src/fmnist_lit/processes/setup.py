@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from fmnist_lit.processes.ranks import num_processes
+from fmnist_lit.processes.ranks import num_processes, outside
 
 NOTES = re.compile(
     r"(GPU|TPU|HPU|IPU) available|\W*Tip:|Restor|`?Trainer|You are using|LOCAL_RANK|Initializing distributed|-+\s"
@@ -23,7 +23,7 @@ def set_num_threads(cfg: DictConfig) -> None:
     processes = num_processes(cfg)
     share = DEFAULT_THREADS if "OMP_NUM_THREADS" in os.environ else max(1, DEFAULT_THREADS // processes)
     torch.set_num_threads(cfg.num_threads or share)
-    if processes > 1:
+    if processes > 1 or outside() is not None:
         os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # or Lightning would set it to its own choice
 
 

@@ -17,7 +17,8 @@ from fmnist_lit.run.files import read_json, read_yaml, write_text
 
 # Keys whose change does not make it another run
 MAY_CHANGE = {
-    *("ckpt_path", "run_dir", "sweep.fail_fast", "total_steps", "num_threads", "data.data_dir", "data.source"),
+    *("ckpt_path", "run_dir", "sweep.fail_fast", "sweep.halving", "sweep.until_epoch", "total_steps"),
+    *("num_threads", "data.data_dir", "data.source"),
     *("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.accelerator"),
     *("trainer.checkpoint_every_n_steps", "trainer.steps_per_batch", "tags", "note"),
 }

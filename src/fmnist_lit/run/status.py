@@ -1,11 +1,14 @@
 """How a run can end, and the exit code that goes with it."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fmnist_lit.run.files import read_json
 
 # A run that a signal interrupted exits with 128 + the signal's number instead.
 EXIT_CODES = {"completed": 0, "diverged": 1, "failed": 1}
+PRUNED = "pruned: "  # how stopped_by begins then
 FINISHED = ("completed", "diverged")  # to run one of these again would only repeat it
 
 
@@ -29,3 +32,18 @@ def read_status(run_dir: Path) -> str | None:
     """The status in a run folder; None if it has none that can be read."""
     status = read_json(run_dir / "results.json").get("status")
     return status if isinstance(status, str) else None
+
+
+class PrunedError(Exception):
+    """A search has ended a run before its time, because it did badly; why is the message."""
+
+
+def is_pruned(results: Mapping[str, Any]) -> bool:
+    """Whether a search ended the run of that ``results.json``, and nobody has gone on with it since."""
+    return results.get("status") == "interrupted" and str(results.get("stopped_by")).startswith(PRUNED)
+
+
+def has_ended(run_dir: Path) -> bool:
+    """Whether a sweep has no more to do for a job: it would only repeat it, or has pruned it."""
+    results = read_json(run_dir / "results.json")
+    return results.get("status") in FINISHED or is_pruned(results)

@@ -1,15 +1,21 @@
-"""python -m fmnist_lit.sweep DIR…: rebuild the summary of a sweep, or of several as one."""
+"""python -m fmnist_lit.sweep DIR…: rebuild the summary of a sweep, or of several as one, or watch it while it runs."""
 
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from fmnist_lit.errors import in_one_line
+from fmnist_lit.processes.lock import is_held
 from fmnist_lit.processes.streams import run_printing
+from fmnist_lit.sweep.rendering import to_screen
 from fmnist_lit.sweep.summary import Summary, summarize
-from fmnist_lit.sweep.table import NotASweepError
+from fmnist_lit.sweep.table import NotASweepError, collect
+from fmnist_lit.sweep.verdict import judge
+
+SECONDS_BETWEEN_LOOKS = 2.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,9 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folders", nargs="+", metavar="DIR", help="a sweep's folder; several are one table")
     parser.add_argument("--dashboard", type=number_of_jobs, metavar="N", help="draw TensorBoard's for the best N, too")
     parser.add_argument("--live", action="store_true", help="the sweep is still running: its jobs were not killed")
+    parser.add_argument("--follow", action="store_true", help="show the table while jobs run; writes nothing till then")
     args = parser.parse_args(arguments)
     folders = [Path(os.path.expanduser(folder)) for folder in args.folders]
     try:
+        if args.follow:
+            follow_sweep(folders)
         summary = summarize(folders, live=args.live)
     except NotASweepError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -61,6 +70,22 @@ def draw_dashboards(summary: Summary, num: int) -> int:
         return 1
     print(f"Dashboards of the best: {', '.join(job.folder for job in jobs) or 'nothing is ranked'}")
     return 0
+
+
+def follow_sweep(folders: Sequence[Path]) -> None:
+    """Show the table of a sweep, in a terminal in its place, until nobody leads it any more.
+
+    Raises:
+        NotASweepError: if a folder is none.
+    """
+    from rich.live import Live  # Lightning brings it; a summary needs nothing of it
+    from rich.text import Text
+
+    with Live(auto_refresh=False, transient=True) as shown:
+        while any(is_held(folder, otherwise=False) for folder in folders):
+            table = collect(folders, live=True)
+            shown.update(Text(to_screen(table, judge(table)), no_wrap=True), refresh=shown.console.is_terminal)
+            time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def charts_one_by_one(table: SweepTable) -> Iterator[Chart]:
         yield against_category(table, key)
     if table.seeded and not table.numbers and not table.categories:
         yield over_seeds(table)
-    if any(job.curve for job in table.jobs):
+    if any(len(job.curve) > 1 for job in table.jobs):
         yield over_epochs(table)
 
 

@@ -18,6 +18,7 @@ from fmnist_lit.sweep.significance import (
 from fmnist_lit.sweep.table import RankedGroup
 from fmnist_lit.sweep.values import SEED, identity, is_number, select
 
+MOST_COMPARED = 100  # groups; there are half a million pairs of a thousand
 VAL_SIZE = 5000  # images, by default; for a run whose configuration cannot be read
 
 
@@ -71,13 +72,16 @@ def compare_with_best(ranked: Sequence[RankedGroup]) -> list[Comparison]:
     """The other groups beside the first, in their order.
 
     P values are corrected over all pairs of groups, not only the pairs with the best: which group is the best has been
-    looked up in the same figures, and the best of many equals is ahead by luck.
+    looked up in the same figures, and the best of many equals is ahead by luck. Of more than ``MOST_COMPARED`` groups
+    only the pairs with the best are tested, and corrected as if all were.
     """
-    pairs = list(itertools.combinations(ranked, 2))  # those with the best come first
-    tests = [compare(a, b) for a, b in pairs]
-    corrected = iter(holm([test.p for test in tests if test is not None]))
+    best, *others = ranked
+    pairs = itertools.combinations(ranked, 2) if len(ranked) <= MOST_COMPARED else zip(itertools.repeat(best), others)
+    tests = [compare(a, b) for a, b in pairs]  # those with the best come first
+    tested = [test.p for test in tests if test is not None]
+    corrected = iter(holm(tested, len(tested) + math.comb(len(ranked), 2) - len(tests)))
     comparisons = []
-    for (best, other), test in zip(pairs[: len(ranked) - 1], tests, strict=False):
+    for other, test in zip(others, tests, strict=False):
         behind = best.criterion.cost(other.value) - best.criterion.cost(best.value)
         if test is None:
             comparisons.append(Comparison(other, behind, None, "", False, None))
@@ -127,5 +131,5 @@ def compare_images(a: Job, b: Job) -> Test:
 
 def num_val_images(job: Job) -> int:
     """The number of validation images of a run, as far as it is known."""
-    val_size = select(job.config, ["data", "val_size"])
+    val_size = job.results.get("val_images") or select(job.config, ["data", "val_size"])
     return int(val_size) if is_number(val_size) and val_size >= 1 else VAL_SIZE

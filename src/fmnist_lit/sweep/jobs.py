@@ -2,8 +2,8 @@
 
 import csv
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import yaml
 from fmnist_lit.config.criterion import Criterion
 from fmnist_lit.run.answers import Answers, read_answers
 from fmnist_lit.run.files import read_json
+from fmnist_lit.run.status import is_pruned
 from fmnist_lit.sweep.values import SEED, is_number, one_line, parse_setting, select
 
 CURVES = ("val_accuracy", "val_loss", "train_accuracy", "train_loss")  # columns of metrics.csv
@@ -32,6 +33,7 @@ class Job:
         reason: why it is not completed or not ranked, or which of its files is damaged; else empty.
         results: what results.json says.
         curve: by epoch (from 1), the figure that selects, or the validation accuracy where that has no curve.
+        epoch_seconds: by epoch, how long its training took.
     """
 
     run_dir: Path
@@ -42,6 +44,7 @@ class Job:
     reason: str
     results: Mapping[str, Any]
     curve: Mapping[int, float]
+    epoch_seconds: Mapping[int, float] = field(default_factory=dict)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -106,7 +109,7 @@ def read_job(run_dir: Path, folder: str, overrides: tuple[str, ...] | None, swee
     """
     criterion = Criterion.of(read_json(run_dir / "results.json").get("select"))
     column = criterion.column if criterion.column in CURVES else CURVES[0]
-    curve, damage = read_curve(run_dir / "metrics.csv", column)
+    (curve, epoch_seconds), damage = read_curves(run_dir / "metrics.csv", (column, "seconds"))
     status, reason, results = read_results(run_dir, live, epoch=max(curve, default=0))
     reasons = [reason]
     if overrides is None:
@@ -116,7 +119,17 @@ def read_job(run_dir: Path, folder: str, overrides: tuple[str, ...] | None, swee
         reasons.append("not ranked: .hydra/overrides.yaml is missing or damaged, what it ran is unknown")
     if status == "completed" or "damaged" in damage:  # one that ended in its first epoch has no curve yet
         reasons.append(damage)
-    return Job(run_dir, folder, overrides, sweep_command, status, "; ".join(filter(None, reasons)), results, curve)
+    return Job(
+        run_dir,
+        folder,
+        overrides,
+        sweep_command,
+        status,
+        "; ".join(filter(None, reasons)),
+        results,
+        curve,
+        epoch_seconds,
+    )
 
 
 def read_results(run_dir: Path, live: bool, epoch: int) -> tuple[str, str, dict[str, Any]]:
@@ -137,7 +150,9 @@ def read_results(run_dir: Path, live: bool, epoch: int) -> tuple[str, str, dict[
         "completed": why_not_ranked(results),
         "diverged": f"the loss is not finite{step}",
         "failed": results.get("error", "unknown error"),
-        "interrupted": f"by {results.get('signal', 'an unknown signal')} after epoch {epoch}",
+        "interrupted": str(results.get("stopped_by"))
+        if is_pruned(results)
+        else f"by {results.get('signal', 'an unknown signal')} after epoch {epoch}",
     }
     if status not in reasons:
         return "interrupted", "results.json is damaged: unknown status", {}
@@ -161,22 +176,23 @@ def selected_value(results: Mapping[str, Any]) -> Any:
     return results.get(Criterion.of(chosen).column)
 
 
-def read_curve(file: Path, column: str) -> tuple[dict[int, float], str]:
-    """A column of ``metrics.csv`` by epoch, as far as it can be read, and what is wrong with the file."""
-    curve: dict[int, float] = {}
+def read_curves(file: Path, columns: Sequence[str]) -> tuple[list[dict[int, float]], str]:
+    """Columns of ``metrics.csv`` by epoch, as far as it can be read, and what is wrong with the file."""
+    curves: list[dict[int, float]] = [{} for _ in columns]
     try:
         with open(file, newline="", encoding="utf-8") as lines:
             rows = csv.DictReader(lines)
             for row in rows:
-                if row.get(column) and None not in row.values():
-                    curve[int(row["epoch"])] = float(row[column])
-                elif None in row.values():
-                    return curve, "metrics.csv is damaged"
-            return curve, "" if rows.fieldnames else "metrics.csv is empty"
+                if None in row.values():
+                    return curves, "metrics.csv is damaged"
+                for curve, column in zip(curves, columns, strict=True):
+                    if row.get(column):
+                        curve[int(row["epoch"])] = float(row[column])
+            return curves, "" if rows.fieldnames else "metrics.csv is empty"
     except FileNotFoundError:
-        return curve, "metrics.csv is missing"
+        return curves, "metrics.csv is missing"
     except (OSError, ValueError, LookupError, csv.Error):
-        return curve, "metrics.csv is damaged"
+        return curves, "metrics.csv is damaged"
 
 
 def yaml_or_none(file: Path) -> Any:

@@ -6,8 +6,9 @@ import itertools
 import json
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -16,11 +17,14 @@ from hydra.errors import HydraException
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.overrides import key_of, quoted, values_of
 from fmnist_lit.run.files import read_json, write_json
-from fmnist_lit.run.status import FINISHED, read_status
+from fmnist_lit.run.status import has_ended, read_status
 from fmnist_lit.sweep.jobs import yaml_or_none
 from fmnist_lit.sweep.values import LABELS
 
-OWN_NAMES = ("plots", "summary.csv", "summary.md", "summary.html", "sweep.json", "multirun.yaml", ".submitit", ".lock")
+OWN_NAMES = (
+    *("plots", "summary.csv", "summary.md", "summary.html", "sweep.json", "multirun.yaml", "study.log"),
+    *(".submitit", ".lock"),
+)
 PARSER = OverridesParser.create()
 
 Setting = tuple[str, str, str]  # the key; the key with what removes or places it; the value
@@ -35,6 +39,19 @@ class PlannedJob:
 
 
 @dataclass(frozen=True)
+class Halving:
+    """How the jobs of a grid become fewer.
+
+    Attributes:
+        factor: one in so many configurations goes on.
+        rungs: after how many epochs, and last the full length.
+    """
+
+    factor: int
+    rungs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Plan:
     """What ``sweep.json`` says.
 
@@ -44,12 +61,18 @@ class Plan:
         jobs: of this command and of earlier ones for the same folder, in the order in which they start; the number of
             a job is its place. Empty where the sweeper chooses them as it goes.
         asked: the numbers of those that the last command asks for.
+        trials: how many jobs a search comes to, which samples them as it goes; 0 for a grid.
+        space: of a search, the command line with what a study adds.
+        halving: of a grid, if its jobs become fewer as they train.
     """
 
     command: str
     varied: tuple[str, ...]
     jobs: tuple[PlannedJob, ...]
     asked: tuple[int, ...]
+    trials: int = 0
+    space: tuple[str, ...] = ()
+    halving: Halving | None = None
 
 
 def combinations(overrides: Sequence[Override]) -> list[tuple[str, ...]]:
@@ -130,10 +153,43 @@ def write_plan(
         planned[number] = PlannedJob(planned[number].folder, tuple(overrides))  # as this command spells them
         asked.append(number)
     plan = Plan(command, tuple(varied), tuple(planned), tuple(sorted(set(asked))))
-    listed = [{"folder": job.folder, "overrides": list(job.overrides)} for job in plan.jobs]
-    content = {"command": command, "varied": list(varied), "jobs": listed, "asked": list(plan.asked)}
-    write_json(sweep_dir / "sweep.json", content)
+    save_plan(sweep_dir, plan)
     return plan
+
+
+def plan_search(sweep_dir: Path, command: str, varied: Sequence[str], trials: int, space: Sequence[str]) -> Plan:
+    """Write the ``sweep.json`` of a search, with the jobs that an earlier command of it listed.
+
+    Args:
+        sweep_dir: the sweep's folder.
+        command: the command line, quoted for a shell.
+        varied: the keys in which jobs may differ.
+        trials: how many jobs there are to be.
+        space: the command line with what a study adds.
+    """
+    try:
+        jobs = read_plan(sweep_dir).jobs
+    except (OSError, ValueError, LookupError, TypeError):  # the study has them too
+        jobs = ()
+    plan = Plan(command, tuple(varied), jobs, tuple(range(min(len(jobs), trials))), trials, tuple(space))
+    save_plan(sweep_dir, plan)
+    return plan
+
+
+def save_plan(sweep_dir: Path, plan: Plan) -> None:
+    """Write ``sweep.json``."""
+    listed = [{"folder": job.folder, "overrides": list(job.overrides)} for job in plan.jobs]
+    content: dict[str, Any] = {
+        "command": plan.command,
+        "varied": list(plan.varied),
+        "jobs": listed,
+        "asked": list(plan.asked),
+    }
+    if plan.trials:
+        content |= {"trials": plan.trials, "space": list(plan.space)}
+    if plan.halving:
+        content["halving"] = asdict(plan.halving)
+    write_json(sweep_dir / "sweep.json", content)
 
 
 def varied_part(settings: frozenset[Setting], varied: Sequence[str]) -> frozenset[Setting]:
@@ -195,7 +251,11 @@ def read_plan(sweep_dir: Path) -> Plan:
     content = json.loads((sweep_dir / "sweep.json").read_bytes())
     jobs = tuple(PlannedJob(str(job["folder"]), tuple(map(str, job["overrides"]))) for job in content["jobs"])
     asked = content.get("asked", range(len(jobs)))  # version 0.1 did not say
-    return Plan(str(content["command"]), tuple(map(str, content["varied"])), jobs, tuple(map(int, asked)))
+    of_search = int(content.get("trials", 0)), tuple(map(str, content.get("space", ())))
+    halving = content.get("halving")
+    halving = halving and Halving(int(halving["factor"]), tuple(map(int, halving["rungs"])))
+    varied = tuple(map(str, content["varied"]))
+    return Plan(str(content["command"]), varied, jobs, tuple(map(int, asked)), *of_search, halving)
 
 
 def run_folders(sweep_dir: Path) -> list[str]:
@@ -216,17 +276,16 @@ def run_folders(sweep_dir: Path) -> list[str]:
 
 
 def still_to_do(sweep_dir: Path, plan: Plan) -> Iterator[tuple[int, list[str]]]:
-    """The jobs that the last command asks for and that have not ended, as numbers and overrides for Hydra.
-
-    One that was interrupted resumes from its last checkpoint.
-    """
+    """The jobs that the last command asks for and that have not ended, as numbers and overrides for Hydra."""
     for number in plan.asked:
-        job = plan.jobs[number]
-        folder = sweep_dir / job.folder
-        status = read_status(folder)
-        if status in FINISHED:
-            continue
-        checkpoint = folder / "checkpoints" / "last.ckpt"
-        resumable = status in ("interrupted", "running") and checkpoint.is_file()
-        resumed = [f"ckpt_path={quoted(checkpoint.absolute())}"] if resumable else []
-        yield number, [*job.overrides, *resumed, f"hydra.sweep.subdir={quoted(Path(job.folder))}"]
+        if not has_ended(sweep_dir / plan.jobs[number].folder):
+            yield number, job_to_run(sweep_dir, plan.jobs[number])
+
+
+def job_to_run(sweep_dir: Path, job: PlannedJob) -> list[str]:
+    """The overrides for Hydra of a job, which resumes from its last checkpoint if it was interrupted."""
+    folder = sweep_dir / job.folder
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    resumable = read_status(folder) in ("interrupted", "running") and checkpoint.is_file()
+    resumed = [f"ckpt_path={quoted(checkpoint.absolute())}"] if resumable else []
+    return [*job.overrides, *resumed, f"hydra.sweep.subdir={quoted(Path(job.folder))}"]

@@ -23,6 +23,9 @@ if TYPE_CHECKING:  # matplotlib is imported only to draw
 
 FIGURE_COLUMNS = ("val_accuracy", "val_loss", "test_accuracy", "test_loss", "best_epoch", "seconds")
 PAGE = Path(__file__).with_name("page.html")
+MOST_ON_SCREEN = 40  # rows; of more the best twenty
+BEST_ON_SCREEN = 20
+RELOAD = '<meta http-equiv="refresh" content="5">'  # seconds
 
 
 def figure_columns(table: SweepTable) -> list[str]:
@@ -81,20 +84,23 @@ def to_markdown(table: SweepTable, verdict: Verdict, charts: Sequence["Chart"], 
 
 
 def to_screen(table: SweepTable, verdict: Verdict) -> str:
-    """The table, and the verdict last, just above the prompt."""
+    """The table, or of a long one its beginning, and the verdict last, just above the prompt."""
+    rows = configuration_rows(table)
+    shown = rows if len(rows) <= MOST_ON_SCREEN else rows[:BEST_ON_SCREEN]
+    more = [] if shown is rows else [f"… and {len(rows) - len(shown)} more rows in summary.csv and summary.html"]
     command = [f"Run it again: {verdict.command}"] if verdict.command else []
     warnings = [f"Warning: {warning}" for warning in verdict.warnings]
     return "\n".join(
         [
             *(sweep_title(table), *shared_labels(table), ""),
-            *(markdown_table(configuration_rows(table)), "", verdict.headline, *command),
+            *(markdown_table(shown), *more, "", verdict.headline, *command),
             *(f"Curves and hyper-parameters: {board_command(table)}", *warnings),
         ]
     )
 
 
-def to_html(table: SweepTable, verdict: Verdict, charts: Sequence["Chart"], note: str) -> str:
-    """The whole summary as one page that needs no other file and no network."""
+def to_html(table: SweepTable, verdict: Verdict, charts: Sequence["Chart"], note: str, *, live: bool = False) -> str:
+    """The whole summary as one page that needs no other file and no network; ``live`` makes it load itself anew."""
     images = [
         f'<img src="data:image/png;base64,{base64.b64encode(chart.png).decode()}" alt="{escape_html(chart.caption)}">'
         for chart in charts
@@ -108,6 +114,7 @@ def to_html(table: SweepTable, verdict: Verdict, charts: Sequence["Chart"], note
         tables = html_table(f"Configurations, ranked by mean {words}", configuration_rows(table))
         tables += f"<details><summary>All runs</summary>{html_table('Runs', run_rows(table))}</details>"
     return Template(PAGE.read_text(encoding="utf-8")).substitute(
+        reload=RELOAD if live else "",
         title=escape_html(sweep_title(table)),
         labels="".join(f"<p>{escape_html(label)}</p>" for label in shared_labels(table)),
         headline=escape_html(verdict.headline).replace(" %", "&nbsp;%"),

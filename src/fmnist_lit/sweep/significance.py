@@ -93,11 +93,16 @@ def two_proportions(a: float, b: float, num_images: int) -> float:
     return math.erfc(abs(a - b) / error / math.sqrt(2))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P values made larger by Holm's method, so that all may be held against one level."""
+def holm(p_values: Sequence[float], num_tests: int | None = None) -> list[float]:
+    """P values made larger by Holm's method, so that all may be held against one level.
+
+    Args:
+        p_values: of the tests.
+        num_tests: how many tests there are, of which these are some; they become no smaller than beside all of them.
+    """
     adjusted, largest = [0.0] * len(p_values), 0.0
     for place, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
+        largest = max(largest, min(1.0, ((num_tests or len(p_values)) - place) * p_values[index]))
         adjusted[index] = largest
     return adjusted
 

@@ -16,7 +16,7 @@ from fmnist_lit.sweep.verdict import Verdict, judge
 if TYPE_CHECKING:  # matplotlib is imported only to draw
     from fmnist_lit.report.charts import Chart
 
-OWN_CHARTS = re.compile(r"(heatmap|accuracy|figure|bars)_.+\.png|(seeds|curves)\.png")
+OWN_CHARTS = re.compile(r"(heatmap|accuracy|figure|bars)_.+\.png|(seeds|curves|importance|parallel|training_time)\.png")
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ def summarize(folders: Sequence[Path], *, live: bool = False, charts: bool = Tru
             remove_orphans(folder)
     write_text(table.sweep_dir / "summary.csv", to_csv(table, verdict))
     drawing = shlex.join(["python", "-m", "fmnist_lit.sweep", *(str(Path(folder).absolute()) for folder in folders)])
-    write_pages(table, verdict, [], f"No charts yet; {drawing} draws them.")
+    write_pages(table, verdict, [], f"No charts yet; {drawing} draws them.", live=live)
     if charts:
-        write_pages(table, verdict, *write_charts(table))
+        write_pages(table, verdict, *write_charts(table), live=live)
     return Summary(table, verdict)
 
 
@@ -73,9 +73,10 @@ def write_charts(table: SweepTable) -> tuple[Sequence["Chart"], str]:
     """
     try:
         from fmnist_lit.sweep.charts import draw_sweep
+        from fmnist_lit.sweep.influence import draw_influence
     except ImportError as error:
         return [], f"No charts: {error}."
-    charts = draw_sweep(table)
+    charts = [*draw_sweep(table), *draw_influence(table)]
     folder = table.sweep_dir / "plots"
     for chart in charts:
         write_durably(folder / f"{chart.name}.png", methodcaller("write", chart.png))
@@ -86,7 +87,7 @@ def write_charts(table: SweepTable) -> tuple[Sequence["Chart"], str]:
     return charts, "No charts: nothing is ranked."
 
 
-def write_pages(table: SweepTable, verdict: Verdict, charts: Sequence["Chart"], note: str) -> None:
+def write_pages(table: SweepTable, verdict: Verdict, charts: Sequence["Chart"], note: str, *, live: bool) -> None:
     """Write ``summary.md`` and ``summary.html``; ``note`` is shown where there are no charts."""
     write_text(table.sweep_dir / "summary.md", to_markdown(table, verdict, charts, note))
-    write_text(table.sweep_dir / "summary.html", to_html(table, verdict, charts, note))
+    write_text(table.sweep_dir / "summary.html", to_html(table, verdict, charts, note, live=live))

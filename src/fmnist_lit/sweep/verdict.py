@@ -9,6 +9,7 @@ from typing import Any
 
 from fmnist_lit.config.rules import DATASETS, title_of
 from fmnist_lit.run.names import shell_command
+from fmnist_lit.run.status import is_pruned
 from fmnist_lit.sweep.comparison import Comparison, compare_with_best
 from fmnist_lit.sweep.jobs import STATUSES
 from fmnist_lit.sweep.table import Group, RankedGroup, SweepTable
@@ -128,10 +129,17 @@ def data_warnings(table: SweepTable) -> Iterator[str]:
 
 def status_warnings(table: SweepTable) -> Iterator[str]:
     """Jobs that are missing from the ranking."""
+    pruned = sum(is_pruned(job.results) for job in table.jobs)
     counts = {status: sum(job.status == status for job in table.jobs) for status in STATUSES}
+    counts["interrupted"] -= pruned
     missing = [f"{counts[status]} {status}" for status in STATUSES[2:] if counts[status]]
     if missing:
         yield f"The sweep is not complete: {', '.join(missing)} of {len(table.jobs)} jobs. The best may change."
+    if pruned:
+        yield (
+            f"{pruned} of {len(table.jobs)} jobs were pruned: they did badly early, and are not ranked; "
+            "python -m fmnist_lit ckpt_path=FOLDER sees one to its end."
+        )
     if diverged := [job for job in table.unranked if job.status == "diverged"]:
         keys = [key for key in table.varied if key != SEED]
         names = dict.fromkeys(
@@ -174,7 +182,8 @@ def edge_warnings(table: SweepTable) -> Iterator[str]:
 
 def edge_of(groups: Sequence[Group], key: str) -> str | None:
     """Whether the first of the groups has the lowest or the highest value that was tried among them."""
-    ran = [group for group in groups if any(job.status in ("completed", "diverged") for job in group.jobs)]
+    ended = ("completed", "diverged")
+    ran = [group for group in groups if any(job.status in ended or is_pruned(job.results) for job in group.jobs)]
     tried = sorted({value for group in ran if is_number(value := group.settings[key])})
     value = groups[0].settings[key]
     if len(tried) < 2 or value not in (tried[0], tried[-1]) or value == 0:

@@ -32,8 +32,10 @@ class GridSweeper(BasicSweeper):
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Run them; ``arguments`` are those that the plan was made from."""
         # Hydra imports this module for a plain run too, which needs nothing of fmnist_lit.sweep
+        from fmnist_lit.config.criterion import Criterion
         from fmnist_lit.config.overrides import key_of
-        from fmnist_lit.sweep.plan import read_plan, still_to_do
+        from fmnist_lit.sweep.halving import rounds
+        from fmnist_lit.sweep.plan import read_plan
 
         assert self.config is not None  # Hydra has called setup()
         assert self.launcher is not None
@@ -41,15 +43,16 @@ class GridSweeper(BasicSweeper):
         OmegaConf.save(self.config, sweep_dir / "multirun.yaml")
         given = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         shared = [line for line in given if key_of(line).startswith("sweep.")]  # no plan of a job holds them
-        todo = list(still_to_do(sweep_dir, read_plan(sweep_dir)))
+        plan = read_plan(sweep_dir)
         returned: list[Sequence[JobReturn]] = []
-        for batch in batches(todo, self.max_batch_size):
-            overrides = [[*shared, *job] for _, job in batch]
-            self.validate_batch_is_legal(overrides)
-            results = self.launcher.launch(overrides, initial_job_idx=JobNumbers([number for number, _ in batch]))
-            for result in results:
-                _ = result.return_value  # raises what a job raised
-            returned.append(results)
+        for until_epoch, todo in rounds(sweep_dir, plan, Criterion.of(self.config.select)):
+            limit = [f"sweep.until_epoch={until_epoch}"] if until_epoch else []
+            for batch in batches(todo, self.max_batch_size):
+                overrides = [[*shared, *limit, *job] for _, job in batch]
+                results = self.launcher.launch(overrides, initial_job_idx=JobNumbers([number for number, _ in batch]))
+                for result in results:
+                    _ = result.return_value  # raises what a job raised
+                returned.append(results)
         return returned
 
 
