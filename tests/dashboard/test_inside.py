@@ -97,7 +97,8 @@ def test_ratio_of_update_to_weight_is_of_the_last_step(configure, tmp_path):
 
 def test_options_leave_out_what_they_name(configure, tmp_path):
     off = [f"callbacks.inside.{key}=false" for key in ("histograms", "dead_units", "gradients", "updates", "warnings")]
-    run_job(configure(*DASHBOARD, *off))
+    run_job(configure(*DASHBOARD, *off, "callbacks.overview.graph=false"))
+    assert not read_all(tmp_path / "run").Tags()["graph"]
     assert {tag.split("/")[0] for tag in contents(tmp_path / "run")} == {
         *("accuracy", "loss", "lr", "custom_scalars__config__", "run", "configuration"),
     }
