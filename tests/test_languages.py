@@ -7,7 +7,8 @@ import pytest
 from documents import FENCE, FORMULA, GUIDE, LINK, MEASURED, PAGES, ROOT, anchors, read, without_code
 
 CHINESE = ".zh-CN.md"
-ENGLISH_PAGES = [page for page in PAGES if not page.name.endswith(CHINESE) and (page in GUIDE or page.parent == ROOT)]
+IN_BOTH = [*GUIDE, *ROOT.glob("README*.md"), ROOT / "docs" / "tensorboard.md"]
+ENGLISH_PAGES = [page for page in PAGES if not page.name.endswith(CHINESE) and page in IN_BOTH]
 CHINESE_PAGES = [page for page in PAGES if page.name.endswith(CHINESE)]
 NUMBER = re.compile(r"(?<![A-Za-z\d.,])\d+(?:[.,]\d+)*")
 

@@ -22,7 +22,7 @@ ONE_PLACE = {
     r"Singleton\._instances|BaseContainer\._resolvers": "fmnist_lit/api/guest.py",
     r"logging\._handler": "fmnist_lit/api/guest.py",
     r"epoch_loop\.": "fmnist_lit/run/checkpoint.py",
-    r"_pb2 import": "fmnist_lit/loggers/tensorboard.py",
+    r"_pb2 import": "fmnist_lit/loggers/protocol.py",
     r"_every_n_train_steps": "fmnist_lit/chunked.py",
     r"_current_fx_name": "fmnist_lit/chunked.py",
     r"_average_model": "fmnist_lit/averaging.py",

@@ -104,6 +104,8 @@ class EpochProgress(BufferedMetric):
         learning_rate: of the last step.
         diverged_step: the step of this epoch, from 1, whose loss was the first that is not finite; None if all are.
         recent_loss: mean over the batches that were last added up, for a progress bar.
+        running: the running loss: the optimiser step of this epoch that each of its points is at, and the mean loss of
+            the images since the point before. There is one every ``interval`` batches, and one at the epoch's end.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -113,13 +115,30 @@ class EpochProgress(BufferedMetric):
         self.learning_rate = math.nan
         self.diverged_step: int | None = None
         self.recent_loss: Tensor | float = math.nan
+        self.interval = 0  # known with the first batch: as many batches as a chunk has by default
+        self.running: list[tuple[int, Tensor]] = []
+        self.sums_before = torch.zeros_like(self.metric.sums)  # at the last point
         self.start = time.perf_counter()
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         self.batches += 1
         self.steps_before_batch = self.steps
         self.steps_before.append(self.steps)
+        self.interval = self.interval or min(MOST_BATCHES, max(1, MOST_ROWS // max(1, len(labels))))
         super().add(loss, logits, labels)
+        if self.batches % self.interval == 0:
+            self.add_point()
+
+    def add_point(self) -> None:
+        """Add a point to the running loss, of the images since the one before."""
+        self.flush()
+        since, self.sums_before = self.metric.sums - self.sums_before, self.metric.sums.clone()
+        self.running.append((self.steps_before_batch + 1, since[0] / since[2]))
+
+    def end_running(self) -> None:
+        """Add the last point, of the batches that are left at the end of the epoch."""
+        if self.batches % self.interval:
+            self.add_point()
 
     def update(self, losses: Tensor, logits: Sequence[Tensor], labels: Sequence[Tensor]) -> None:
         super().update(losses, logits, labels)
@@ -142,10 +161,12 @@ class EpochProgress(BufferedMetric):
     def position(self) -> dict[str, Any]:
         """All that ``go_on_from`` needs, in plain values and tensors."""
         self.flush()
-        return {"batches": self.batches, "steps": self.steps, "sums": self.metric.sums, "seconds": self.seconds}
+        sums = {"sums": self.metric.sums, "sums_before": self.sums_before}
+        return {"batches": self.batches, "steps": self.steps, **sums, "seconds": self.seconds}
 
     def go_on_from(self, position: Mapping[str, Any]) -> None:
         """Be where an interrupted epoch was."""
         self.batches, self.steps = position["batches"], position["steps"]
         self.metric.sums.copy_(position["sums"])
+        self.sums_before.copy_(position.get("sums_before", position["sums"]))  # older checkpoints have none
         self.start -= position["seconds"]

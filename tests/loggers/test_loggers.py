@@ -143,6 +143,18 @@ def test_tensorboard_shows_first_what_varies_in_a_sweep(launch_here, tmp_path):
     assert (started["data.val_size"].number_value, started["optimizer"].string_value) == (32, "sgd")
 
 
+def test_rates_that_vary_have_a_column_of_their_logarithm(tmp_path):
+    logger = TensorBoardLogger(tmp_path)
+    row = {"seed": 1, "optimizer.lr": 0.01, "optimizer.weight_decay": 0.0, "scheduler.num_steps": 10}
+    logger.log_hyperparams(row, {}, varied=["optimizer.lr", "optimizer.weight_decay", "scheduler.num_steps"])
+    content = EventAccumulator(str(tmp_path)).Reload().PluginTagToContent("hparams")
+    infos = plugin_data_pb2.HParamsPluginData.FromString(content["_hparams_/experiment"]).experiment.hparam_infos
+    assert {info.name for info in infos if info.differs} == {"log10 optimizer.lr", *row} - {"seed"}
+    started = plugin_data_pb2.HParamsPluginData.FromString(content["_hparams_/session_start_info"])
+    values = {name: value.number_value for name, value in started.session_start_info.hparams.items()}
+    assert values == {"log10 optimizer.lr": pytest.approx(-2), **row}
+
+
 def test_tensorboard_has_no_point_double_after_resuming(events, tmp_path):
     events("trainer.max_epochs=3", "trainer.max_steps=11")
     accumulator = events("trainer.max_epochs=3", f"ckpt_path='{tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}'")
@@ -180,7 +192,8 @@ def test_events_of_a_resumed_run_follow_the_earlier_ones_whatever_the_clock_says
 
     def attempt(*epochs: int) -> None:
         logger = TensorBoardLogger(tmp_path)
-        assert logger.experiment  # as Lightning does before it trains
+        assert logger.experiment  # as Lightning may before it loads a checkpoint
+        logger.go_on_from(epoch=epochs[0] - 1, step=0, batch=0)
         for epoch in epochs:
             logger.log_metrics({"accuracy/train": epoch / 10}, epoch)
         logger.finalize("failed")

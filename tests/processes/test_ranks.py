@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import QUIET, SMALL
+from event_contents import steps
 from hydra.utils import instantiate
 from interruptions import TINY, outcome, points, results, rows, until
 from torch.nn.functional import cross_entropy
@@ -130,7 +131,8 @@ def test_which_validation_images_are_right_is_told_of_all_ranks_in_their_order(c
 
 
 def test_run_folder_and_screen_are_of_one_run(command, tmp_path):
-    finished = command(*TINY, "trainer=ddp", "trainer.max_epochs=2", "logger=default", "hydra.run.dir=run")
+    dashboard = ("logger=default", "callbacks=[default,dashboard]")
+    finished = command(*TINY, "trainer=ddp", "trainer.max_epochs=2", *dashboard, "hydra.run.dir=run")
     assert finished.returncode == 0, finished.stderr
     files = [str(file.relative_to(tmp_path / "run")) for file in (tmp_path / "run").rglob("*") if file.is_file()]
     assert sorted(name.split(".out.")[0] for name in files if name != ".lock") == [
@@ -140,6 +142,8 @@ def test_run_folder_and_screen_are_of_one_run(command, tmp_path):
     ]
     assert len(rows(tmp_path / "run")) == 2
     assert list(points(tmp_path / "run")["accuracy/val"])[-1][0] == 2
+    for tag in ("confusion_matrix/val", "gradient_norm/all", "weights/1_Linear.weight", "mistakes/val"):
+        assert steps(tmp_path / "run", tag)[-2:] == [1, 2]
     for text in (finished.stdout, (tmp_path / "run" / "train.log").read_text()):
         for line in ("SYNTHETIC stand-in for Fashion-MNIST: 128 training", "epoch 1/2", "epoch 2/2", "test accuracy"):
             assert text.count(line) == 1, text

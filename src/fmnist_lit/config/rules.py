@@ -171,6 +171,13 @@ RULES = {
     "optimizer.ns_steps": integer(1, 99),
     "optimizer.fused": BOOLEAN | NULL,
     "callbacks.ema.decay": FRACTION,
+    "callbacks.overview.graph": BOOLEAN,
+    "callbacks.projector.num_images": integer(1),
+    **{
+        f"callbacks.pictures.{key}": BOOLEAN
+        for key in ("training_images", "weights", "confusion_matrix", "mistakes", "precision_recall")
+    },
+    **{f"callbacks.inside.{key}": BOOLEAN for key in ("histograms", "dead_units", "gradients", "updates", "warnings")},
     "logger.wandb.project": Rule(
         r"a name of at most 128 characters, none of them of /\#?%:",
         lambda v: TEXT.check(v) and len(v) <= 128 and not set(v) & set(r"/\#?%:"),

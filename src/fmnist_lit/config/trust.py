@@ -22,7 +22,7 @@ TRUSTED_TARGETS = re.compile(
     rf"""{MODELS}
     |fmnist_lit\.(data\.FashionMNISTDataModule|data\.image_folder\.ImageFolder|losses\.(OneHotLoss|LogSoftmaxNLLLoss)
         |optimizers\.MuonWithAdamW|schedulers\.(WarmupLinearLR|OneCycleLR)|run\.checkpoint\.RunCheckpoint
-        |averaging\.WeightEMA|debug\.(Memorise|Profile|FirstNonFinite)
+        |averaging\.WeightEMA|dashboard\.(overview\.Overview|pictures\.Pictures|inside\.Inside|projector\.Projector)|debug\.(Memorise|Profile|FirstNonFinite)
         |loggers\.(TensorBoard|CSV|Console|Wandb|MLFlow)Logger|loggers\.progress_bar\.ProgressBar)
     |torchvision\.datasets\.K?MNIST
     |torch\.nn\.[A-Z]\w*Loss

@@ -28,6 +28,7 @@ from fmnist_lit.run.stopping import raise_if_diverged
 
 MARKED_AS_FOLDER = 0x10  # in the attributes of a zip entry, under no checksum; torch reads other content then
 OUR_KEYS = ("state_dict", "hyper_parameters", "loops")
+SUMS = ("sums", "sums_before")  # of a position in an epoch, of each rank
 COUNTERS = ("ready", "started", "processed", "completed")  # of Lightning's loops
 
 
@@ -125,7 +126,7 @@ class RunCheckpoint(Checkpoint):
             epoch += 1
         elif module.progress.batches:
             position = module.progress.position()
-            position["sums"] = gather(trainer, position["sums"])
+            position |= {key: gather(trainer, position[key]) for key in SUMS}
         checkpoint["loops"]["fit_loop"] = at_start_of_epoch(checkpoint["loops"]["fit_loop"], epoch)
         checkpoint["position"] = position
         checkpoint["metrics"] = dict(module.figures)
@@ -155,7 +156,7 @@ class RunCheckpoint(Checkpoint):
                 f"this would have {trainer.world_size}"
             )
         if position is not None:
-            module.resumed = {**position, "sums": position["sums"][rank]}
+            module.resumed = position | {key: position[key][rank] for key in SUMS if key in position}
         module.figures = dict(checkpoint["metrics"])
         module.images = dict(checkpoint.get("images", {}))  # older checkpoints did not count them
         batches = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]  # set by Trainer.fit
@@ -167,6 +168,9 @@ class RunCheckpoint(Checkpoint):
         self.start -= checkpoint["seconds"]
         if trainer.is_global_zero:
             self.recover_best(Path(trainer.ckpt_path), checkpoint)
+            for logger in trainer.loggers:
+                if hasattr(logger, "go_on_from"):  # of ours; what was logged after this checkpoint is void
+                    logger.go_on_from(**moment(checkpoint))
         trainer.strategy.barrier()
         epoch = checkpoint["best"]["epoch"]
         # best.ckpt may be missing, or of a later epoch that is now done again
@@ -246,6 +250,16 @@ class RunCheckpoint(Checkpoint):
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
         if self.best_epoch is not None and self.best_answers is not None and trainer.is_global_zero:
             write_answers(self.folder.parent, self.best_epoch, self.best_answers)
+
+
+def moment(checkpoint: Mapping[str, Any]) -> dict[str, int]:
+    """When a checkpoint was saved: finished epochs, optimiser steps, and the Trainer's batches that took one."""
+    fit_loop = checkpoint["loops"]["fit_loop"]
+    return {
+        "epoch": fit_loop["epoch_progress"]["current"]["completed"],
+        "step": checkpoint["global_step"],
+        "batch": fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"],
+    }
 
 
 def is_evaluated(module: Classifier) -> bool:

@@ -7,10 +7,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from fmnist_lit.errors import in_one_line
 from fmnist_lit.processes.lock import is_held
 from fmnist_lit.processes.streams import run_printing
 from fmnist_lit.sweep.rendering import to_screen
-from fmnist_lit.sweep.summary import summarize
+from fmnist_lit.sweep.summary import Summary, summarize
 from fmnist_lit.sweep.table import NotASweepError, collect
 from fmnist_lit.sweep.verdict import judge
 
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m fmnist_lit.sweep", description="Rebuild a sweep's summary.")
     parser.add_argument("folders", nargs="+", metavar="DIR", help="a sweep's folder; several are one table")
+    parser.add_argument("--dashboard", type=number_of_jobs, metavar="N", help="draw TensorBoard's for the best N, too")
     parser.add_argument("--live", action="store_true", help="the sweep is still running: its jobs were not killed")
     parser.add_argument("--follow", action="store_true", help="show the table while jobs run; writes nothing till then")
     args = parser.parse_args(arguments)
@@ -41,6 +43,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     print(summary.text)
     print(f"\nsummary.html, summary.md, summary.csv and plots are in {folders[0]}")
+    return draw_dashboards(summary, args.dashboard) if args.dashboard else 0
+
+
+def number_of_jobs(text: str) -> int:
+    """A whole number from 1."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def draw_dashboards(summary: Summary, num: int) -> int:
+    """Draw TensorBoard's dashboards of the best jobs, and say where.
+
+    Returns:
+        The exit code: 0 done, 1 something is missing or damaged.
+    """
+    from fmnist_lit.config import ConfigError
+    from fmnist_lit.sweep.dashboards import draw_best  # torch
+
+    try:
+        jobs = draw_best(summary.table, num)
+    except (ConfigError, OSError, RuntimeError) as error:
+        print(f"error: no dashboard: {in_one_line(error)}", file=sys.stderr)
+        return 1
+    print(f"Dashboards of the best: {', '.join(job.folder for job in jobs) or 'nothing is ranked'}")
     return 0
 
 

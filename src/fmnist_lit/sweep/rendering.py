@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from fmnist_lit.config.rules import title_of
 from fmnist_lit.report.tables import Cell, Rows, escape_html, escape_markdown, markdown_table
+from fmnist_lit.run.names import shell_command
 from fmnist_lit.sweep.jobs import Job
 from fmnist_lit.sweep.table import RankedGroup, SweepTable
 from fmnist_lit.sweep.values import LABELS, SEED, is_number, show_value
@@ -72,6 +73,7 @@ def to_markdown(table: SweepTable, verdict: Verdict, charts: Sequence["Chart"], 
     parts.append(f"**{escape_markdown(verdict.headline)}**")
     if verdict.command:
         parts += ["Run it again:", textwrap.indent(verdict.command, "    ")]
+    parts += ["Curves and hyper-parameters:", textwrap.indent(board_command(table), "    ")]
     parts += [f"**Warning:** {escape_markdown(warning)}" for warning in verdict.warnings]
     parts += ["## Table", markdown_table(configuration_rows(table))]
     if table.seeded:
@@ -91,7 +93,8 @@ def to_screen(table: SweepTable, verdict: Verdict) -> str:
     return "\n".join(
         [
             *(sweep_title(table), *shared_labels(table), ""),
-            *(markdown_table(shown), *more, "", verdict.headline, *command, *warnings),
+            *(markdown_table(shown), *more, "", verdict.headline, *command),
+            *(f"Curves and hyper-parameters: {board_command(table)}", *warnings),
         ]
     )
 
@@ -103,6 +106,7 @@ def to_html(table: SweepTable, verdict: Verdict, charts: Sequence["Chart"], note
         for chart in charts
     ]
     command = f"<p>Run it again:</p><pre><code>{escape_html(verdict.command)}</code></pre>" if verdict.command else ""
+    command += f"<p>Curves and hyper-parameters:</p><pre><code>{escape_html(board_command(table))}</code></pre>"
     warnings = [f"<li><strong>Warning:</strong> {escape_html(warning)}</li>" for warning in verdict.warnings]
     words = table.criterion.words
     tables = html_table(f"Jobs, ranked by {words}", configuration_rows(table))
@@ -119,6 +123,11 @@ def to_html(table: SweepTable, verdict: Verdict, charts: Sequence["Chart"], note
         tables=tables,
         charts="\n".join(images) or f"<p>{escape_html(note)}</p>",
     )
+
+
+def board_command(table: SweepTable) -> str:
+    """The command that shows the sweep in TensorBoard."""
+    return shell_command(["tensorboard", "--logdir", str(table.sweep_dir)])
 
 
 def sweep_title(table: SweepTable) -> str:
