@@ -166,7 +166,9 @@ def environment(wheel, tmp_path_factory) -> Path:
     pins.write_text("".join(f"{line}\n" for line in versions.stdout.splitlines() if "==" in line))
     subprocess.run(["uv", "venv", "--quiet", "--python", sys.executable, folder / "venv"], check=True)
     python = folder / "venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    command = ["uv", "pip", "install", "--quiet", "--python", python, "--constraint", pins, wheel, "ipykernel"]
+    mode = "copy" if os.name == "nt" else "symlink"  # torch with its libraries has gigabytes
+    options = ["--quiet", "--link-mode", mode, "--python", python, "--constraint", pins]
+    command = ["uv", "pip", "install", *options, wheel, "ipykernel"]
     subprocess.run(command, check=True, timeout=600)
     return python
 

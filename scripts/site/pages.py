@@ -20,7 +20,7 @@ AT_THE_TOP = {
 }
 HOME, GUIDE, USING = ("Home", "首页"), ("Guide", "指南"), ("Using it", "使用")
 GUIDE_PAGES = "index losses optimizers learning_rate_and_schedules find_lr batch_size_and_epochs"
-USING_PAGES = "python sweeps debugging using_a_trained_run your_own editor lightning trackers launchers ddp"
+USING_PAGES = "python sweeps search debugging using_a_trained_run your_own editor lightning trackers launchers ddp"
 SECTIONS = {  # in the order in which a reader wants the pages; further documents come after these
     ("Tutorial", "教程"): ["notebooks/tutorial.md"],
     GUIDE: [f"guide/{name}.md" for name in GUIDE_PAGES.split()],

@@ -18,13 +18,13 @@ from omegaconf import DictConfig
 
 import fmnist_lit.command_line.launch
 from fmnist_lit.command_line import sweeps
-from fmnist_lit.command_line.prepare import CONF
+from fmnist_lit.command_line.compose import CONF
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.criterion import Criterion
 from fmnist_lit.config.overrides import key_of, parse
 from fmnist_lit.run import study as journal
 from fmnist_lit.run.results import selected_by
-from fmnist_lit.run.study import STUDY, open_study
+from fmnist_lit.run.study import STUDY, make_pruner, open_study
 from fmnist_lit.sweep.plan import plan_search, read_plan
 from fmnist_lit.sweep.search import SAMPLERS, Search
 from fmnist_lit.sweep.space import SearchSpace
@@ -60,7 +60,7 @@ def ran(monkeypatch) -> SimpleNamespace:
         return score
 
     monkeypatch.setattr(fmnist_lit.command_line.launch, "run_job", run)
-    monkeypatch.setattr("fmnist_lit.sweep.callback.summarize", lambda *_, **__: None)
+    monkeypatch.setattr("fmnist_lit.sweep.callback.update", lambda _: None)
     monkeypatch.setattr(sweeps, "summarize", lambda folders, charts: summarize(folders, charts=False))
     return seen
 
@@ -251,7 +251,7 @@ REAL += ("optimizer.lr=tag(log,interval(1e-4,1e-1))", "hydra.sweeper.sampler_opt
 
 @FORKS
 def test_a_search_that_is_killed_again_and_again_comes_to_what_it_would_have(launch_here, tmp_path):
-    command = (*REAL, "hydra.sweeper.n_trials=8", "trainer.checkpoint_every_n_steps=1")
+    command = (*REAL, "hydra.sweeper.n_trials=8", "trainer.max_epochs=2", "trainer.checkpoint_every_n_steps=2")
     begun = time.monotonic()
     assert launch_here(*command, "hydra.sweep.dir=whole") == 0
     seconds, chance, kills = time.monotonic() - begun, random.Random(0), 0
@@ -276,32 +276,62 @@ def test_a_search_that_is_killed_again_and_again_comes_to_what_it_would_have(lau
     ]
 
 
-@pytest.mark.parametrize("pruner", ["median", "halving"])
-def test_what_does_badly_is_pruned_and_can_be_resumed_to_the_same_bits(launch_here, tmp_path, pruner):
-    options = "{n_startup_trials: 1}" if pruner == "median" else "{reduction_factor: 2}"
-    tiny = (*TINY, "logger=csv", "~callbacks.progress_bar", "optimizer=adam")
-    command = (*tiny, "hydra/sweeper=search", "hydra.sweep.dir=sweep", f"hydra.sweeper.pruner={pruner}")
-    command += (f"hydra.sweeper.pruner_options={options}", "hydra.sweeper.sampler=random", "hydra.sweeper.n_trials=4")
-    command += ("select.metric=loss/val", "select.mode=min")
-    assert launch_here("-m", *command, "optimizer.lr=tag(log,interval(1e-5,1e-2))") == 0  # pruned is not failed
+@pytest.mark.parametrize("name", ["median", "halving", "hyperband"])
+def test_each_pruner_ends_the_worse_and_not_the_best(name):
+    options = {"n_startup_trials": 1} if name == "median" else {}
+    study = optuna.create_study(direction="maximize", pruner=make_pruner(name, options, max_epochs=9))
+    pruned = []
+    for number in range(20):
+        trial, score = study.ask(), (10 - number % 10) / 10
+        for epoch in range(1, 9):
+            trial.report(score, epoch)
+            if trial.should_prune():
+                pruned.append(score)
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                break
+        else:
+            study.tell(trial, score)
+    assert pruned
+    assert 1.0 not in pruned
+    assert min(pruned) == 0.1
+
+
+def test_what_does_badly_is_pruned_and_can_be_resumed_to_the_same_bits(launch_here, tmp_path):
+    tiny = (*TINY, "logger=csv", "~callbacks.progress_bar", "optimizer=adam", "select.metric=loss/val")
+    tiny += ("select.mode=min",)
+    command = (*tiny, "hydra/sweeper=search", "hydra.sweep.dir=sweep", "optimizer.lr=tag(log,interval(1e-5,1e-2))")
+    command += ("hydra.sweeper.pruner=median", "hydra.sweeper.pruner_options={n_startup_trials: 1}")
+    command += ("hydra.sweeper.sampler=random", "hydra.sweeper.n_trials=4")
+    assert launch_here("-m", *command) == 0  # pruned is not failed
     table = summary(tmp_path / "sweep")
     pruned = [row for row in table if row["status"] == "interrupted"]
     assert pruned
     assert table[0]["status"] == "completed"
-    assert all(row["reason"].startswith(f"pruned: {pruner}, validation loss ") for row in pruned)
+    assert all(row["reason"].startswith("pruned: median, validation loss ") for row in pruned)
     assert {row["rank"] for row in pruned} == {""}
     states = [trial.state.name for trial in study_in(tmp_path / "sweep").trials]
     assert states.count("PRUNED") == len(pruned)
-    before = tree(tmp_path / "sweep" / pruned[0]["folder"])
-    assert launch_here("-m", *command, "optimizer.lr=tag(log,interval(1e-5,1e-2))") == 0  # nothing is left to do
-    assert tree(tmp_path / "sweep" / pruned[0]["folder"]) == before
-    if pruner == "median":
-        folder = tmp_path / "sweep" / pruned[0]["folder"]
-        assert launch_here(f"ckpt_path={folder}") == 0
-        assert (
-            launch_here(*tiny, *command[-2:], f"optimizer.lr={pruned[0]['optimizer.lr']}", "hydra.run.dir=plain") == 0
-        )
-        assert outcome(folder) == outcome(tmp_path / "plain")
+    folder = tmp_path / "sweep" / pruned[0]["folder"]
+    before = tree(folder)
+    assert launch_here("-m", *command) == 0  # nothing is left to do
+    assert tree(folder) == before
+    assert launch_here(f"ckpt_path={folder}") == 0
+    assert launch_here(*tiny, f"optimizer.lr={pruned[0]['optimizer.lr']}", "hydra.run.dir=plain") == 0
+    assert outcome(folder) == outcome(tmp_path / "plain")
+
+
+def test_a_study_that_cannot_be_written_costs_a_job_no_more_than_that_nothing_prunes_it(
+    launch_here, tmp_path, monkeypatch
+):
+    def report(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(optuna.trial.Trial, "report", report)
+    command = (*REAL, "trainer.max_epochs=1", "hydra.sweeper.n_trials=1", "hydra.sweeper.pruner=median")
+    assert launch_here(*command, "hydra.sweep.dir=sweep") == 0
+    (log,) = tmp_path.glob("sweep/*/train.log")
+    assert "this job goes on and is not pruned: " in log.read_text()
+    assert "No space left on device" in log.read_text()
 
 
 def test_without_a_pruner_a_job_needs_no_optuna(monkeypatch):

@@ -1,6 +1,8 @@
 """Ends a job of a sweep that does badly beside the others; who wants to see it to its end resumes it."""
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,11 +76,18 @@ class Pruning(Callback):
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         if trainer.is_global_zero and stage == "fit":
-            try:
-                with study_errors(self.sweep_dir):
-                    self.trial = self.find_trial()
-            except ConfigError as error:
-                log.warning("WARNING: this job is not pruned: %s", error)
+            with self.at_no_cost():
+                self.trial = self.find_trial()
+
+    @contextlib.contextmanager
+    def at_no_cost(self) -> Iterator[None]:
+        """Say what is wrong with the study, and ask it no more."""
+        try:
+            with study_errors(self.sweep_dir):
+                yield
+        except ConfigError as error:
+            self.trial = None
+            log.warning("WARNING: this job goes on and is not pruned: %s", error)
 
     def find_trial(self) -> "Trial":
         """The trial of this job."""
@@ -92,30 +101,27 @@ class Pruning(Callback):
         return optuna.trial.Trial(study, trial_id)
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
-        value = self.report(trainer, module)
-        badly = False
+        value, badly = self.report(trainer, module), False
         if value is not None and self.trial is not None:
-            with study_errors(self.sweep_dir):
+            with self.at_no_cost():
                 badly = self.trial.should_prune()
         if trainer.strategy.broadcast(badly):
-            name = HydraConfig.get().sweeper.pruner
             value = trainer.strategy.broadcast(value)
             assert value is not None
             raise PrunedError(
-                f"{name}, {self.criterion.words} {self.criterion.shown(value)} after epoch {trainer.current_epoch}"
+                f"{HydraConfig.get().sweeper.pruner}, {self.criterion.words} {self.criterion.shown(value)} "
+                f"after epoch {trainer.current_epoch}"
             )
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         self.report(trainer, module)
 
     def report(self, trainer: Trainer, module: LightningModule) -> float | None:
-        """Tell the study the figure of the epoch that has ended, if it has one; again, after a kill, does nothing."""
+        """Tell the study the figure of the epoch that has ended, if it has one, and it was not told before a kill."""
         assert isinstance(module, Classifier)
         value = module.figures.get(self.criterion.metric)  # which are still those of that epoch
-        if value is None or self.trial is None:
-            return None
-        with study_errors(self.sweep_dir):
-            if trainer.current_epoch not in self.reported:
-                self.reported.add(trainer.current_epoch)
+        if value is not None and self.trial is not None and trainer.current_epoch not in self.reported:
+            with self.at_no_cost():
                 self.trial.report(value, trainer.current_epoch)
+                self.reported.add(trainer.current_epoch)
         return value
