@@ -46,6 +46,7 @@ EDITS = {
         (r'\A"""[^"]*"""', f'"""{OURS}, with Lightning and Hydra."""'),
         (r"(?m)^__version__ = .*", '__version__ = "0.1.0"'),
     ),
+    f"src/{OURS}/dashboard/symptoms.py": ((r"(?m)^PAGE = .*", 'PAGE = "docs/tensorboard.md"'),),  # there is no guide
     "Makefile": (
         (r"(?m)^(\.PHONY:.*) site bench\b", r"\1"),
         (r"(?m)^site:.*\n\t.*\n", ""),

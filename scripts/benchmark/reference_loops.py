@@ -141,7 +141,7 @@ def fmnist_lit(setting: Setting, lap: Lap) -> None:
         log.handlers = [logging.FileHandler(Path(folder) / "train.log")]
         trainer = make_trainer(cfg)
         datamodule = make_datamodule(cfg, trainer)
-        cfg.total_steps = count_steps(cfg, datamodule)
+        cfg.total_steps = count_steps(trainer, datamodule, cfg.trainer)
         torch.manual_seed(0)
         classifier = make_classifier(cfg, instantiate(cfg.model), datamodule)
         trainer.callbacks.append(Laps(lap, lambda: classifier.figures.get("accuracy/test", UNKNOWN)))

@@ -6,6 +6,7 @@ Runs both sweeps into the folder, or goes on with them, and says which jobs won,
 winner of the whole grid was after each round. It fails if the winners differ.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -36,7 +37,11 @@ def weights(group: RankedGroup) -> list[Any]:
 
 
 def main() -> None:
-    folder, *words = sys.argv[1:]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", help="for both sweeps")
+    parser.add_argument("words", nargs="+", help="of the sweep's command line")
+    args = parser.parse_args()
+    folder, words = args.folder, args.words
     whole = run(Path(folder) / "whole", *words)
     halved = run(Path(folder) / "halved", *words, "sweep.halving=3")
     plan = read_plan(halved.sweep_dir)

@@ -7,6 +7,7 @@ jobs run on both nodes; the table is that of Hydra's basic launcher. Then the sa
 its jobs are lost, and the same command goes on to the same table.
 """
 
+import argparse
 import csv
 import os
 import signal
@@ -98,6 +99,7 @@ def prove(folder: Path) -> None:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     if INSIDE not in os.environ:
         words = ["unshare", "-n", "--pid", "--fork", "--mount-proc", "--kill-child", sys.executable, __file__]
         raise SystemExit(subprocess.run(words, env={**os.environ, INSIDE: "1"}, check=False).returncode)

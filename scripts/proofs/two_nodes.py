@@ -5,6 +5,7 @@
 Each torchrun starts one process. They meet on the loopback and end with the run.
 """
 
+import argparse
 import json
 import socket
 import subprocess
@@ -33,6 +34,7 @@ def outcome(run_dir: Path) -> dict[str, Any]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent)
         with socket.socket() as free:

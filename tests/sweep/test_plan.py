@@ -202,8 +202,8 @@ def test_a_study_may_vary_lists_of_options(launch_here, ran, tmp_path):
     (tmp_path / "conf" / "study" / "mine.yaml").write_text(study)
     assert launch_here("--config-dir", "conf", "study=mine", "hydra.sweep.dir=sweep") == 0
     assert [list(cfg.callbacks) for cfg in ran.configs] == [
-        ["checkpoint", "progress_bar"],
-        ["checkpoint", "progress_bar", "ema", "early_stopping"],
+        ["checkpoint", "overview", "progress_bar"],
+        ["checkpoint", "overview", "progress_bar", "ema", "early_stopping"],
     ]
 
 

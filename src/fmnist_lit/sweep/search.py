@@ -166,6 +166,7 @@ class Search:
         self.criterion = Criterion.of(cfg.select)
         self.max_epochs = int(cfg.trainer.max_epochs)
         self.quasi_random: Iterator[Mapping[str, Value]] | None = None
+        self.listed = 0  # trials, as this command has them in sweep.json
         self.harmless: set[int] = set()  # trials whose state of CMA-ES may be unpickled
         with study_errors(sweep_dir):
             self.study, self.storage = open_study(sweep_dir, self.criterion.mode)
@@ -187,13 +188,14 @@ class Search:
     def list_jobs(self) -> None:
         """Write into ``sweep.json`` the trials that there are; a job that was listed keeps its folder."""
         jobs = list(self.plan.jobs)
-        for number, trial in enumerate(self.trials):
-            lines = self.lines_of(trial)
+        for trial in self.trials[self.listed :]:
+            number, lines = trial.number, self.lines_of(trial)
             if number >= len(jobs) or not is_inside(jobs[number].folder):
                 folder = folder_of_trial(self.hydra, number, lines, self.space.keys)
                 jobs[number : number + 1] = [PlannedJob(folder, ())]
             jobs[number] = PlannedJob(jobs[number].folder, tuple(lines))
-        asked = tuple(range(min(len(self.trials), self.plan.trials)))
+        self.listed = len(self.trials)
+        asked = tuple(range(min(self.listed, self.plan.trials)))
         self.plan = replace(self.plan, jobs=tuple(jobs), asked=asked)
         save_plan(self.sweep_dir, self.plan)
 
@@ -253,7 +255,7 @@ class Search:
         pruner = make_pruner(self.sweeper.pruner, self.sweeper.pruner_options or {}, self.max_epochs)
         sampler = self.make_sampler(len(trials))
         aside = optuna.create_study(direction=DIRECTIONS[self.criterion.mode], sampler=sampler, pruner=pruner)
-        for trial in trials:
+        for trial in trials if self.sweeper.sampler not in FORESEEN else ():
             self.require_harmless(trial)
             aside.add_trial(trial)
         asked, values = aside.ask(), dict[str, Value]()
