@@ -163,7 +163,7 @@ def test_trust_ends_where_the_package_does(run, target, leads_to):
         ([*TRUSTING, "data._target_=mine.data.Bars"], "a data set of your own is data.source._target_"),
         (
             ["callbacks=[default,count_epochs]"],
-            "callbacks=count_epochs: must be one of default, early_stopping, ema; --config-dir",
+            "callbacks=count_epochs: must be one of dashboard, default, early_stopping, ema; --config-dir",
         ),
     ],
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from conftest import options
 from omegaconf import DictConfig, OmegaConf
 
 import fmnist_lit.command_line.launch
@@ -389,7 +390,7 @@ def test_sweep_by_command_line_trains_every_combination(command, tmp_path):
     ("line", "expected"),
     [
         ("fmnist-lit optimizer=ad", {"optimizer=adagrad", "optimizer=adam", "optimizer=adamw"}),
-        ("fmnist-lit -m loss=mse callbacks=", {"callbacks=default", "callbacks=early_stopping", "callbacks=ema"}),
+        ("fmnist-lit -m loss=mse callbacks=", {f"callbacks={name}" for name in options("callbacks")}),
         ("fmnist-lit select.m", {"select.metric=", "select.mode="}),
     ],
 )

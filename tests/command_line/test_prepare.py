@@ -49,7 +49,8 @@ def test_no_run_to_go_on_with_is_one_line(launch_here, tmp_path, capsys, given, 
         ("optimizer=[sgd,adam]", "optimizer=[sgd,adam]: must be one option; lists are for callbacks and logger"),
         (
             "callbacks=[default,early_stoping]",
-            "callbacks=early_stoping: must be one of default, early_stopping, ema; did you mean early_stopping?",
+            "callbacks=early_stoping: must be one of dashboard, default, early_stopping, ema; "
+            "did you mean early_stopping?",
         ),
         ("logger=[csv,tensorbord]", "did you mean tensorboard?"),
     ],

@@ -138,7 +138,9 @@ def test_run_folder_and_screen_are_of_one_run(command, tmp_path):
     assert sorted(name.split(".out.")[0] for name in files if name != ".lock") == [
         *(".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"),
         *("checkpoints/best.ckpt", "checkpoints/last.ckpt"),
-        *("events", "metrics.csv", "results.json", "train.log", "val_correct.json"),
+        *("events", "metrics.csv"),
+        *(f"projector/{when}_training{of}.tsv" for when in ("after", "before") for of in ("", "_labels")),
+        *("projector/images.png", "projector_config.pbtxt", "results.json", "train.log", "val_correct.json"),
     ]
     assert len(rows(tmp_path / "run")) == 2
     assert list(points(tmp_path / "run")["accuracy/val"])[-1][0] == 2
