@@ -6,7 +6,8 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.utils import JobReturn
-from omegaconf import OmegaConf
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
 
 
 class JobNumbers(int):
@@ -28,6 +29,13 @@ class JobNumbers(int):
 
 class GridSweeper(BasicSweeper):
     """Launches the jobs of ``sweep.json`` that are missing or were interrupted, not those that have finished."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Make the launcher, which then composes jobs with a memory."""
+        from fmnist_lit.sweep.job_loader import JobLoader
+
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        hydra_context.config_loader = JobLoader(hydra_context.config_loader)  # type: ignore[assignment]
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Run them; ``arguments`` are those that the plan was made from."""

@@ -22,11 +22,14 @@ class SearchSweeper(Sweeper):
         self.launcher: Launcher | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Make the launcher."""
+        """Make the launcher, which then composes jobs with a memory."""
+        from fmnist_lit.sweep.job_loader import JobLoader
+
         self.config, self.hydra_context = config, hydra_context
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
+        hydra_context.config_loader = JobLoader(hydra_context.config_loader)  # type: ignore[assignment]
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Run them; ``sweep.json`` has been written from ``arguments``."""

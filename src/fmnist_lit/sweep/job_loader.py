@@ -1,0 +1,73 @@
+"""What gives each job of a sweep its configuration; jobs that choose the same files are composed once."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from hydra._internal.config_loader_impl import get_overrides_dirname
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fmnist_lit.config.overrides import as_given, parse, sets_a_value
+
+Kind = tuple[tuple[str, ...], tuple[str, ...]]  # the overrides that choose files, and the keys of the others
+
+SUBDIR = "hydra.sweep.subdir"
+
+
+class JobLoader:
+    """Hydra's loader, in the process that runs jobs, with a memory: composing takes 40 ms, putting values in 5.
+
+    Args:
+        loader: Hydra's own.
+    """
+
+    def __init__(self, loader: ConfigLoader) -> None:
+        self.loader = loader
+        self.composed: dict[Kind, DictConfig] = {}
+
+    def __reduce__(self) -> tuple[type, tuple[ConfigLoader]]:
+        return type(self), (self.loader,)  # a worker has a memory of its own
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """The configuration of a job, which is the caller's own.
+
+        Args:
+            master_config: the sweep's.
+            sweep_overrides: the job's.
+        """
+        parsed = parse(sweep_overrides)
+        values = [override for override in parsed if sets_a_value(override) or override.key_or_group == SUBDIR]
+        files = tuple(as_given(override) for override in parsed if override not in values)
+        kind = files, tuple(override.key_or_group for override in values)
+        if kind in self.composed and not any(isinstance(override.value(), dict) for override in values):
+            try:
+                return with_values(copy.deepcopy(self.composed[kind]), master_config, parsed, values)
+            except OmegaConfBaseException:  # which Hydra says better
+                pass
+        cfg = self.loader.load_sweep_config(master_config, sweep_overrides)
+        self.composed[kind] = copy.deepcopy(cfg)
+        return cfg
+
+
+def with_values(
+    cfg: DictConfig, master_config: DictConfig, overrides: Sequence[Override], values: Sequence[Override]
+) -> DictConfig:
+    """Another job's configuration, with this one's values and what Hydra notes of them."""
+    for override in values:
+        OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
+    own = [override for override in overrides if not override.is_hydra_override()]
+    cfg.hydra.overrides.task = [override.input_line for override in own]
+    for_hydra = [override.input_line for override in overrides if override.is_hydra_override()]
+    cfg.hydra.overrides.hydra = [*master_config.hydra.overrides.hydra, *for_hydra]
+    naming = cfg.hydra.job.config.override_dirname
+    cfg.hydra.job.override_dirname = get_overrides_dirname(
+        own, exclude_keys=naming.exclude_keys, item_sep=naming.item_sep, kv_sep=naming.kv_sep
+    )
+    OmegaConf.copy_cache(from_config=master_config, to_config=cfg)
+    return cfg
