@@ -4,7 +4,6 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
@@ -66,8 +65,7 @@ def with_values(
     for_hydra = [override.input_line for override in overrides if override.is_hydra_override()]
     cfg.hydra.overrides.hydra = [*master_config.hydra.overrides.hydra, *for_hydra]
     naming = cfg.hydra.job.config.override_dirname
-    cfg.hydra.job.override_dirname = get_overrides_dirname(
-        own, exclude_keys=naming.exclude_keys, item_sep=naming.item_sep, kv_sep=naming.kv_sep
-    )
+    named = sorted(str(override.input_line) for override in own if override.key_or_group not in naming.exclude_keys)
+    cfg.hydra.job.override_dirname = naming.item_sep.join(named).replace("=", naming.kv_sep)
     OmegaConf.copy_cache(from_config=master_config, to_config=cfg)
     return cfg
