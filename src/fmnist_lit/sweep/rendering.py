@@ -94,7 +94,7 @@ def to_screen(table: SweepTable, verdict: Verdict) -> str:
         [
             *(sweep_title(table), *shared_labels(table), ""),
             *(markdown_table(shown), *more, "", verdict.headline, *command),
-            *(f"Curves and hyper-parameters: {board_command(table)}", *warnings),
+            *(f"Curves and hyper-parameters: {board_command(table, Path.cwd())}", *warnings),
         ]
     )
 
@@ -125,9 +125,12 @@ def to_html(table: SweepTable, verdict: Verdict, charts: Sequence["Chart"], note
     )
 
 
-def board_command(table: SweepTable) -> str:
-    """The command that shows the sweep in TensorBoard."""
-    return shell_command(["tensorboard", "--logdir", str(table.sweep_dir)])
+def board_command(table: SweepTable, seen_from: Path | None = None) -> str:
+    """The command that shows the sweep in TensorBoard, from anywhere or as a person in a folder would type it."""
+    folder = table.sweep_dir
+    if seen_from is not None and folder.is_relative_to(seen_from):
+        folder = folder.relative_to(seen_from)
+    return shell_command(["tensorboard", "--logdir", str(folder)])
 
 
 def sweep_title(table: SweepTable) -> str:
