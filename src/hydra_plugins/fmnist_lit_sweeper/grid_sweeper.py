@@ -1,13 +1,14 @@
 """A grid of all combinations, as sweep.json plans it, without the jobs that an earlier command has finished."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
+
+Batch = Sequence[tuple[int, list[str]]]  # jobs, as their numbers in the plan and their overrides
 
 
 class JobNumbers(int):
@@ -41,29 +42,46 @@ class GridSweeper(BasicSweeper):
         """Run them; ``arguments`` are those that the plan was made from."""
         # Hydra imports this module for a plain run too, which needs nothing of fmnist_lit.sweep
         from fmnist_lit.config.criterion import Criterion
-        from fmnist_lit.config.overrides import key_of
         from fmnist_lit.sweep.halving import rounds
         from fmnist_lit.sweep.plan import read_plan
 
+        sweep_dir = self.begin()
+        assert self.config is not None
+        given = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        returned: list[Sequence[JobReturn]] = []
+        for until_epoch, todo in rounds(sweep_dir, read_plan(sweep_dir), Criterion.of(self.config.select)):
+            limit = [f"sweep.until_epoch={until_epoch}"] if until_epoch else []
+            returned += self.launch([*given, *limit], batches(todo, self.max_batch_size))
+        return returned
+
+    def begin(self) -> Path:
+        """Say in the sweep's folder that it has begun, and with which configuration; returns the folder."""
         assert self.config is not None  # Hydra has called setup()
-        assert self.launcher is not None
         sweep_dir = Path(self.config.hydra.sweep.dir)
         OmegaConf.save(self.config, sweep_dir / "multirun.yaml")
-        given = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
-        shared = [line for line in given if key_of(line).startswith("sweep.")]  # no plan of a job holds them
-        plan = read_plan(sweep_dir)
+        return sweep_dir
+
+    def launch(self, given: Iterable[str], batches: Iterable[Batch]) -> list[Sequence[JobReturn]]:
+        """Launch batches of jobs, each when the one before has ended.
+
+        Args:
+            given: overrides of the sweep; jobs get those that are for it as a whole, which no plan of a job holds.
+            batches: the jobs as numbers and overrides.
+        """
+        from fmnist_lit.config.overrides import key_of
+
+        assert self.launcher is not None
+        shared = [line for line in given if key_of(line).startswith("sweep.")]
         returned: list[Sequence[JobReturn]] = []
-        for until_epoch, todo in rounds(sweep_dir, plan, Criterion.of(self.config.select)):
-            limit = [f"sweep.until_epoch={until_epoch}"] if until_epoch else []
-            for batch in batches(todo, self.max_batch_size):
-                overrides = [[*shared, *limit, *job] for _, job in batch]
-                results = self.launcher.launch(overrides, initial_job_idx=JobNumbers([number for number, _ in batch]))
-                for result in results:
-                    _ = result.return_value  # raises what a job raised
-                returned.append(results)
+        for batch in batches:
+            overrides = [[*shared, *job] for _, job in batch]
+            results = self.launcher.launch(overrides, initial_job_idx=JobNumbers([number for number, _ in batch]))
+            for result in results:
+                _ = result.return_value  # raises what a job raised
+            returned.append(results)
         return returned
 
 
-def batches(jobs: Sequence[Any], size: int | None) -> list[Sequence[Any]]:
+def batches(jobs: Batch, size: int | None) -> list[Batch]:
     """Jobs in batches of a size, all in one by default; no empty batch, which a launcher may refuse."""
     return [jobs[start : start + (size or len(jobs))] for start in range(0, len(jobs), size or max(1, len(jobs)))]
