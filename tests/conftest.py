@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fmnist_lit.command_line.compose import CONF
 from fmnist_lit.command_line.launch import launch
-from fmnist_lit.config.overrides import as_given, parse, sets_a_value
+from fmnist_lit.config.overrides import parse, split_values
 
 SMALL = (
     "data=synthetic",
@@ -76,11 +76,10 @@ def configure(tmp_path: Path) -> Callable[..., DictConfig]:
     """Compose the shipped configuration for a small in-process run; overrides come last, ``run_dir`` names a folder."""
 
     def compose(*overrides: str, run_dir: str = "run") -> DictConfig:
-        parsed = parse([*SMALL, *QUIET, f"run_dir='{tmp_path / run_dir}'", *overrides])
-        cfg = copy.deepcopy(composed(*(as_given(override) for override in parsed if not sets_a_value(override))))
-        for override in parsed:  # which is what Hydra does, in the same order
-            if sets_a_value(override):
-                OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
+        files, values = split_values(parse([*SMALL, *QUIET, f"run_dir='{tmp_path / run_dir}'", *overrides]))
+        cfg = copy.deepcopy(composed(*files))
+        for override in values:  # which is what Hydra does, in the same order
+            OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
         return cfg
 
     return compose

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fmnist_lit.command_line.messages import explain_hydra_error, no_such_option
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.check import check_configuration, check_values
-from fmnist_lit.config.overrides import as_given, parse, quoted, sets_a_value
+from fmnist_lit.config.overrides import as_given, parse, quoted, split_values
 from fmnist_lit.run import names  # noqa: F401  registers the resolvers that name folders
 
 INSTALLED_CONF = Path(__file__).parents[1] / "conf"
@@ -68,8 +68,8 @@ class Composer:
         Raises:
             ConfigError: if it may not run.
         """
-        files = tuple(as_given(override) for override in overrides if not sets_a_value(override))
-        values = {override.key_or_group: override.value() for override in overrides if sets_a_value(override)}
+        files, last = split_values(overrides)
+        values = {override.key_or_group: override.value() for override in last}
         kind = files, tuple(values)
         if kind in self.accepted and not any(isinstance(value, dict) for value in values.values()):
             cfg = self.accepted[kind]

@@ -113,6 +113,17 @@ def sets_a_value(override: Override) -> bool:
     return changes and "/" not in first and first != "hydra" and override.key_or_group not in CHOOSING
 
 
+def split_values(overrides: Sequence[Override], *also: str) -> tuple[tuple[str, ...], list[Override]]:
+    """The overrides that decide about the files a configuration is composed of, as words; and those put in last.
+
+    Args:
+        overrides: parsed ones.
+        also: keys whose overrides are only put in too.
+    """
+    values = [override for override in overrides if sets_a_value(override) or override.key_or_group in also]
+    return tuple(as_given(override) for override in overrides if override not in values), values
+
+
 def representatives(overrides: Sequence[Override]) -> Iterator[list[str]]:
     """The configurations of a sweep if they are few.
 

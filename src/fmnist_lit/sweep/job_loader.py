@@ -9,11 +9,9 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fmnist_lit.config.overrides import as_given, parse, sets_a_value
+from fmnist_lit.config.overrides import parse, split_values
 
 Kind = tuple[tuple[str, ...], tuple[str, ...]]  # the overrides that choose files, and the keys of the others
-
-SUBDIR = "hydra.sweep.subdir"
 
 
 class JobLoader:
@@ -41,8 +39,7 @@ class JobLoader:
             sweep_overrides: the job's.
         """
         parsed = parse(sweep_overrides)
-        values = [override for override in parsed if sets_a_value(override) or override.key_or_group == SUBDIR]
-        files = tuple(as_given(override) for override in parsed if override not in values)
+        files, values = split_values(parsed, "hydra.sweep.subdir")
         kind = files, tuple(override.key_or_group for override in values)
         if kind in self.composed and not any(isinstance(override.value(), dict) for override in values):
             try:
