@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import copy
 import dataclasses
-import os
 import re
 import shlex
 import signal
@@ -31,6 +30,7 @@ from fmnist_lit.run.status import has_ended
 from fmnist_lit.run.study import STUDY
 from fmnist_lit.sweep import plan
 from fmnist_lit.sweep.halving import halving_of
+from fmnist_lit.sweep.job_folders import facts_of, filled_in, is_too_long, require_inside, subdir_of
 from fmnist_lit.sweep.jobs import CURVES
 from fmnist_lit.sweep.search import check_search, folder_of_trial, require_same_study
 from fmnist_lit.sweep.space import SearchSpace
@@ -40,7 +40,6 @@ from fmnist_lit.sweep.values import LABELS
 SUMMARY = "++hydra.callbacks.summary._target_=fmnist_lit.sweep.callback.SummaryCallback"
 FOR_THE_WHOLE = ("study", "select.metric", "select.mode", *LABELS)  # what a job takes, and cannot vary in a sweep
 JOB_FACTS = re.compile(r"\$\{(hydra[.:]job\.(num|id|name|override_dirname)\}|job_name:)")
-LONGEST = 240  # bytes of a folder's name; file systems stop at 255, and two names alike get a longer one
 PLUGIN_SETTINGS = {
     "JoblibLauncher": "hydra.launcher.pre_dispatch=n_jobs",  # no job waits in a process that is about to stop
     "RayLauncher": "hydra.launcher.ray.remote.max_retries=0",  # what was killed goes on when the sweep is continued
@@ -77,7 +76,7 @@ def require_sweepable(cfg: DictConfig, swept: Sequence[Override], params: Sequen
     if cfg.sweep.halving:
         require_halving(cfg, swept)
     if is_search(cfg):
-        SearchSpace.of(swept, cfg.hydra.sweeper.when or ())
+        space_of(cfg, swept)
     size = cfg.hydra.sweeper.get("max_batch_size")
     if size is not None and (type(size) is not int or size < 1):
         raise ConfigError(f"hydra.sweeper.max_batch_size={size}: must be a whole number from 1, or null for no limit")
@@ -109,9 +108,14 @@ def is_search(cfg: DictConfig) -> bool:
     return "SearchSweeper" in cfg.hydra.sweeper._target_
 
 
+def space_of(cfg: DictConfig, swept: Sequence[Override]) -> SearchSpace:
+    """What a search samples from; the arguments are as for ``plan_sweep``."""
+    return SearchSpace.of(swept, cfg.hydra.sweeper.when or ())
+
+
 def checked_configurations(cfg: DictConfig, swept: Sequence[Override]) -> Iterator[list[str]]:
     """The command lines of jobs that are checked before any of them runs; the arguments are as for ``plan_sweep``."""
-    return SearchSpace.of(swept, cfg.hydra.sweeper.when or ()).corners() if is_search(cfg) else representatives(swept)
+    return space_of(cfg, swept).corners() if is_search(cfg) else representatives(swept)
 
 
 def require_folders(
@@ -124,7 +128,7 @@ def require_folders(
     """
     if is_search(cfg):
         subdir_of_samples(given)
-        space = SearchSpace.of(swept, cfg.hydra.sweeper.when or ())
+        space = space_of(cfg, swept)
         folder_of_trial(cfg.hydra, 0, next(space.corners()), space.keys)
         require_same_study(Path(cfg.hydra.sweep.dir), space, Criterion.of(cfg.select))
         return
@@ -183,7 +187,7 @@ def plan_sweep(
         plan.plan_search(
             folder,
             shlex.join(command),
-            SearchSpace.of(swept, cfg.hydra.sweeper.when or ()).keys,
+            space_of(cfg, swept).keys,
             cfg.hydra.sweeper.n_trials,
             [as_given(override) for override in swept],
         )
@@ -232,29 +236,25 @@ def folder_namer(
     Returns:
         The override that makes ``hydra.job.override_dirname`` what varies; and the function.
     """
-    dirname = cfg.hydra.job.config.override_dirname
     unnamed = [override.key_or_group for override in swept if override.key_or_group not in varied]
-    unnamed = list(dict.fromkeys([*unnamed, "ckpt_path", *dirname.exclude_keys]))
+    unnamed = [*dict.fromkeys([*unnamed, "ckpt_path", *cfg.hydra.job.config.override_dirname.exclude_keys])]
     exclude = f"hydra.job.config.override_dirname.exclude_keys={unnamed}"
     for_hydra = [as_given(override) for override in given if override.is_hydra_override()]
-    subdir = OmegaConf.to_container(cfg.hydra.sweep, resolve=False)["subdir"]  # type: ignore[call-overload,index]
+    subdir = subdir_of(cfg.hydra)
     needs_config = "${" in JOB_FACTS.sub("", subdir)
 
     def folder_of(number: int, overrides: Sequence[str]) -> str:
-        lines = sorted(line for line in overrides if key_of(line) not in unnamed)
-        named = dirname.item_sep.join(lines).replace("=", dirname.kv_sep)
-        facts = {"num": number, "id": str(number), "override_dirname": named, "name": cfg.hydra.job.name}
+        facts = facts_of(cfg.hydra, number, (line for line in overrides if key_of(line) not in unnamed))
         try:
-            if needs_config:
-                folder = with_facts(compose(*for_hydra, exclude, *overrides), facts)
-            else:  # composing takes 40 ms
-                own = {"job": facts, "sweep": {"subdir": subdir.replace("${hydra:", "${hydra.")}}
-                folder = str(OmegaConf.select(OmegaConf.create({"hydra": own}), "hydra.sweep.subdir"))
+            folder = (
+                with_facts(compose(*for_hydra, exclude, *overrides), facts)
+                if needs_config
+                else filled_in(subdir, facts)
+            )
         except OmegaConfBaseException as error:
             raise ConfigError(f"hydra.sweep.subdir={subdir}: {str(error).splitlines()[0]}") from error
-        if not plan.is_inside(folder):
-            raise ConfigError(f"hydra.sweep.subdir={folder}: must be a folder below hydra.sweep.dir")
-        if any(len(os.fsencode(part)) > LONGEST for part in Path(folder).parts):
+        require_inside(folder)
+        if is_too_long(folder):
             raise ConfigError(f"hydra.sweep.subdir={folder}: too long for the name of a folder")
         return Path(folder).as_posix()
 

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.collections import LineCollection
 
 from fmnist_lit.report.charts import BEST, COLOURS, Chart, chart_style
+from fmnist_lit.run.study import DIRECTIONS
 from fmnist_lit.sweep.charts import (
     MARKERS,
     RING,
@@ -85,7 +86,7 @@ def importances(table: SweepTable) -> dict[str, list[float]]:
     trials, chance = trials_of(table, keys), random.Random(0)
     shares: dict[str, list[float]] = {key: [] for key in keys}
     for _ in range(RESAMPLED):
-        study = optuna.create_study(direction="maximize" if table.criterion.mode == "max" else "minimize")
+        study = optuna.create_study(direction=DIRECTIONS[table.criterion.mode])
         study.add_trials(chance.choices(trials, k=len(trials)))
         found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
         for key in keys:

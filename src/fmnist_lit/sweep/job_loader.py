@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fmnist_lit.config.overrides import parse, split_values
+from fmnist_lit.sweep.job_folders import override_dirname
 
 Kind = tuple[tuple[str, ...], tuple[str, ...]]  # the overrides that choose files, and the keys of the others
 
@@ -62,7 +63,7 @@ def with_values(
     for_hydra = [override.input_line for override in overrides if override.is_hydra_override()]
     cfg.hydra.overrides.hydra = [*master_config.hydra.overrides.hydra, *for_hydra]
     naming = cfg.hydra.job.config.override_dirname
-    named = sorted(str(override.input_line) for override in own if override.key_or_group not in naming.exclude_keys)
-    cfg.hydra.job.override_dirname = naming.item_sep.join(named).replace("=", naming.kv_sep)
+    named = (str(override.input_line) for override in own if override.key_or_group not in naming.exclude_keys)
+    cfg.hydra.job.override_dirname = override_dirname(named, naming)
     OmegaConf.copy_cache(from_config=master_config, to_config=cfg)
     return cfg

@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from fmnist_lit.config import ConfigError
@@ -24,6 +24,7 @@ from fmnist_lit.config.overrides import key_of, parse
 from fmnist_lit.run.files import read_json
 from fmnist_lit.run.status import is_pruned
 from fmnist_lit.run.study import DIRECTIONS, PRUNERS, STUDY, make_pruner, open_study, require_optuna, study_errors
+from fmnist_lit.sweep.job_folders import facts_of, filled_in, is_too_long, require_inside, subdir_of
 from fmnist_lit.sweep.plan import (
     PlannedJob,
     is_for_the_whole,
@@ -56,7 +57,6 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 FORESEEN = ("random", "qmc")  # their trials do not depend on what others came to
-LONGEST = 240  # bytes of a folder's name
 # What CMA-ES keeps is pickled, in a file that may be somebody else's; this is all that it may name
 CMA_STATE = "cma:"
 CMA_PARTS = {
@@ -130,22 +130,17 @@ def folder_of_trial(hydra: DictConfig, number: int, lines: Sequence[str], keys: 
     Raises:
         ConfigError: if it cannot have one.
     """
-    subdir = OmegaConf.to_container(hydra.sweep, resolve=False)["subdir"]  # type: ignore[call-overload,index]
-    dirname = hydra.job.config.override_dirname
-    named = sorted(line for line in lines if key_of(line) in keys and key_of(line) not in dirname.exclude_keys)
-    text = dirname.item_sep.join(named).replace("=", dirname.kv_sep)
-    facts = {"num": number, "id": str(number), "override_dirname": text, "name": hydra.job.name}
-    own = {"job": facts, "sweep": {"subdir": subdir.replace("${hydra:", "${hydra.")}}
+    subdir, unnamed = subdir_of(hydra), hydra.job.config.override_dirname.exclude_keys
+    named = [line for line in lines if key_of(line) in keys and key_of(line) not in unnamed]
     try:
-        folder = str(OmegaConf.select(OmegaConf.create({"hydra": own}), "hydra.sweep.subdir"))
+        folder = filled_in(subdir, facts_of(hydra, number, named))
     except OmegaConfBaseException as error:
         raise ConfigError(
             f"hydra.sweep.subdir={subdir}: of a search it may have ${{hydra.job.num}} and "
             "${hydra.job.override_dirname} in it, and nothing else"
         ) from error
-    if not is_inside(folder):
-        raise ConfigError(f"hydra.sweep.subdir={folder}: must be a folder below hydra.sweep.dir")
-    return str(number) if any(len(os.fsencode(part)) > LONGEST for part in Path(folder).parts) else folder
+    require_inside(folder)
+    return str(number) if is_too_long(folder) else folder
 
 
 class Search:

@@ -10,6 +10,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.overrides import as_given, key_of, parse, values_of
+from fmnist_lit.sweep.plan import is_for_the_whole
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -142,7 +143,7 @@ class Clause:
             )
         (on,), overrides = parse([condition]), parse(words)
         for override in (on, *overrides):
-            if override.key_or_group.split(".")[0].split("/")[0] in ("hydra", "sweep"):
+            if is_for_the_whole(override.key_or_group):
                 raise ConfigError(f"hydra.sweeper.when: {override.key_or_group} is for the whole sweep")
         values = tuple(line.partition("=")[2] for line in values_of(on))
         sampled = [override for override in overrides if override.is_sweep_override()]
