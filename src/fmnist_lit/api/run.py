@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmnist_lit.api.starting import carry_out, words_of
-from fmnist_lit.command_line.job import relative, summary
+from fmnist_lit.command_line.job import summary
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.overrides import quoted
 from fmnist_lit.config.paths import expanded
@@ -17,6 +17,7 @@ from fmnist_lit.processes.lock import is_held
 from fmnist_lit.run.files import read_json
 from fmnist_lit.run.find import NoSuchRunError
 from fmnist_lit.run.latest import LATEST, NEW_RUNS, latest_run
+from fmnist_lit.run.names import relative
 from fmnist_lit.run.resume import earlier_config
 
 if TYPE_CHECKING:  # they take seconds to import

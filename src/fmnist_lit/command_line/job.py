@@ -24,14 +24,17 @@ from fmnist_lit.command_line.messages import already_written
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.check import TRACKERS, check_configuration
 from fmnist_lit.config.criterion import Criterion
-from fmnist_lit.config.overrides import quoted
 from fmnist_lit.config.rules import title_of
-from fmnist_lit.config.trust import search_in, trust_words, trusted_packages
+from fmnist_lit.config.trust import search_in, trusted_packages
 from fmnist_lit.processes import ranks, workers
 from fmnist_lit.processes.signals import InterruptedRunError, stop_request
 from fmnist_lit.processes.streams import guard_streams
 from fmnist_lit.run.files import read_json, remove_orphans, write_json
-from fmnist_lit.run.names import shell_command  # with the resolvers that name folders, in a worker too
+from fmnist_lit.run.names import (  # with the resolvers that name folders, in a worker too
+    config_words,
+    relative,
+    shell_command,
+)
 from fmnist_lit.run.results import selected_by
 from fmnist_lit.run.status import PRUNED, DivergedError, PrunedError, is_pruned
 
@@ -214,19 +217,6 @@ def resume_hint(run_dir: Path) -> str:
     return "No step was taken."
 
 
-def config_words() -> list[str]:
-    """The words of a command line that name the folders of configurations which this job was composed from."""
-    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
-    flags = [source.path for source in sources if source.provider == "command-line"]
-    folders = [
-        quoted(source.path if source.schema == "file" else f"{source.schema}://{source.path}")
-        for source in sources
-        if source.provider == "hydra.searchpath in command-line"
-    ]
-    words = [*trust_words(), *(word for path in flags for word in ("--config-dir", path))]
-    return [*words, f"hydra.searchpath=[{','.join(folders)}]"] if folders else words
-
-
 def in_sweep() -> bool:
     """Whether this is one job of several."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
@@ -258,8 +248,3 @@ def summary(run_dir: Path, results: dict[str, Any]) -> str:
         lines.append(f"  stopped by    {results['stopped_by']} after epoch {results['epochs']}")
     lines += [f"  run folder    {shown}", f"  curves        {shell_command(['tensorboard', '--logdir', str(curves)])}"]
     return "\n".join(lines)
-
-
-def relative(path: Path) -> Path:
-    """A path as a person in the current folder would write it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

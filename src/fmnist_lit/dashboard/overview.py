@@ -11,10 +11,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from fmnist_lit.classifier import Classifier
 from fmnist_lit.config.rules import title_of
-from fmnist_lit.config.trust import trusted_packages
 from fmnist_lit.dashboard.graph import draw_graph
 from fmnist_lit.loggers.tensorboard import RUNNING_LOSS, tensorboards
-from fmnist_lit.run.names import shell_command
+from fmnist_lit.run.names import config_words, shell_command
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -84,12 +83,8 @@ def fenced(text: str, language: str = "") -> str:
 
 def command() -> str:
     """The command line that does the same; without Hydra, how Python was started is all that is known."""
-    words = [f"--trust={package}" for package in trusted_packages()]
-    if HydraConfig.initialized():
-        sources = HydraConfig.get().runtime.config_sources
-        words += [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
-        words.extend(HydraConfig.get().overrides.task)
-    return shell_command(["python", "-m", "fmnist_lit", *words])
+    own = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return shell_command(["python", "-m", "fmnist_lit", *config_words(), *own])
 
 
 def add_graph(writer: "SummaryWriter", module: Classifier) -> None:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from fmnist_lit.command_line.compose import composer
 from fmnist_lit.command_line.folders import make_folder
-from fmnist_lit.command_line.job import reason_in_a_line, relative
+from fmnist_lit.command_line.job import reason_in_a_line
 from fmnist_lit.command_line.launch import understand
 from fmnist_lit.command_line.prepare import folder_of
 from fmnist_lit.config import ConfigError
@@ -28,7 +28,7 @@ from fmnist_lit.processes import ranks
 from fmnist_lit.processes.signals import InterruptedRunError, stop_request
 from fmnist_lit.processes.streams import run_printing
 from fmnist_lit.run.find import find_initial
-from fmnist_lit.run.names import shell_command, unique
+from fmnist_lit.run.names import relative, shell_command, unique
 
 FOLDER = "hydra.run.dir"
 FEWEST_STEPS, MOST_STEPS = 20, 10_000

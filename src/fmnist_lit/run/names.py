@@ -7,8 +7,13 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
+
+from fmnist_lit.config.overrides import quoted
+from fmnist_lit.config.trust import trust_words
 
 LONGEST_NAME = 160  # bytes; file systems stop at 255
 DEVICES = r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)"  # which Windows takes for no file, with any suffix
@@ -40,6 +45,24 @@ def place(debug: str | None, otherwise: str) -> str:
 def shell_command(words: Iterable[str]) -> str:
     """A command line for the shell that people here use."""
     return subprocess.list2cmdline(list(words)) if sys.platform == "win32" else shlex.join(words)
+
+
+def config_words() -> list[str]:
+    """The words of a command line that name the folders of configurations which this run was composed from."""
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
+    flags = [source.path for source in sources if source.provider == "command-line"]
+    folders = [
+        quoted(source.path if source.schema == "file" else f"{source.schema}://{source.path}")
+        for source in sources
+        if source.provider == "hydra.searchpath in command-line"
+    ]
+    words = [*trust_words(), *(word for path in flags for word in ("--config-dir", path))]
+    return [*words, f"hydra.searchpath=[{','.join(folders)}]"] if folders else words
+
+
+def relative(path: Path) -> Path:
+    """A path as a person in the current folder would write it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 # in every process that composes a run's configuration

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from fmnist_lit.config.rules import title_of
 from fmnist_lit.report.tables import Cell, Rows, escape_html, escape_markdown, markdown_table
-from fmnist_lit.run.names import shell_command
+from fmnist_lit.run.names import relative, shell_command
 from fmnist_lit.sweep.jobs import Job
 from fmnist_lit.sweep.table import RankedGroup, SweepTable
 from fmnist_lit.sweep.values import LABELS, SEED, is_number, show_value
@@ -94,7 +94,7 @@ def to_screen(table: SweepTable, verdict: Verdict) -> str:
         [
             *(sweep_title(table), *shared_labels(table), ""),
             *(markdown_table(shown), *more, "", verdict.headline, *command),
-            *(f"Curves and hyper-parameters: {board_command(table, Path.cwd())}", *warnings),
+            *(f"Curves and hyper-parameters: {board_command(table, from_here=True)}", *warnings),
         ]
     )
 
@@ -125,12 +125,9 @@ def to_html(table: SweepTable, verdict: Verdict, charts: Sequence["Chart"], note
     )
 
 
-def board_command(table: SweepTable, seen_from: Path | None = None) -> str:
-    """The command that shows the sweep in TensorBoard, from anywhere or as a person in a folder would type it."""
-    folder = table.sweep_dir
-    if seen_from is not None and folder.is_relative_to(seen_from):
-        folder = folder.relative_to(seen_from)
-    return shell_command(["tensorboard", "--logdir", str(folder)])
+def board_command(table: SweepTable, *, from_here: bool = False) -> str:
+    """The command that shows the sweep in TensorBoard, from anywhere or from the current folder."""
+    return shell_command(["tensorboard", "--logdir", str(relative(table.sweep_dir) if from_here else table.sweep_dir)])
 
 
 def sweep_title(table: SweepTable) -> str:
