@@ -14,20 +14,16 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from fmnist_lit.dashboard.undisturbed import undisturbed
+
 if TYPE_CHECKING:
     from fmnist_lit.loggers.protocol import GraphDef
 
 
 def draw_graph(model: nn.Module, images: Tensor) -> "GraphDef":
     """The graph of ``model`` as it evaluates ``images``; the model and torch's generators stay as they are."""
-    training = [module for module in model.modules() if module.training]
-    devices = [images.device] if images.device.type == "cuda" else []
-    try:
-        with Recorder(model, images) as recorder, torch.no_grad(), torch.random.fork_rng(devices=devices):
-            recorder.add("output", "Output", [model.eval()(images)], [])
-    finally:
-        for module in training:
-            module.training = True
+    with undisturbed(model, images.device), Recorder(model, images) as recorder, torch.no_grad():
+        recorder.add("output", "Output", [model(images)], [])
     return recorder.graph
 
 

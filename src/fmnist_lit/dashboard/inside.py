@@ -13,6 +13,7 @@ from torch.nn.modules import activation
 from fmnist_lit.classifier import Classifier
 from fmnist_lit.dashboard.pictures import data_of
 from fmnist_lit.dashboard.symptoms import Symptoms
+from fmnist_lit.dashboard.undisturbed import undisturbed
 from fmnist_lit.loggers.tensorboard import TensorBoardLogger, tensorboards
 
 NUM_IMAGES = 1000  # of training for the gradients, of validation for the activations, the same ones each time
@@ -137,7 +138,7 @@ def look_inside(
         validation: images whose activations are looked at.
     """
     weights = learning(model)
-    with evaluating(model), torch.random.fork_rng(devices=[labels.device] if labels.is_cuda else []):
+    with undisturbed(model, labels.device):
         with torch.enable_grad():
             value = loss(model(training), labels)
             gradients = torch.autograd.grad(value, list(weights.values()), allow_unused=True)
@@ -171,18 +172,6 @@ def learning(model: nn.Module) -> dict[str, Tensor]:
 def label(name: str, module: nn.Module) -> str:
     """What a layer is called in tags."""
     return f"{name}_{type(module).__name__}" if name else type(module).__name__
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, each module as it was afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 @contextmanager

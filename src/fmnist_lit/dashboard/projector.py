@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fmnist_lit.classifier import Classifier
-from fmnist_lit.dashboard.inside import evaluating
 from fmnist_lit.dashboard.pictures import data_of
+from fmnist_lit.dashboard.undisturbed import undisturbed
 from fmnist_lit.data import FashionMNISTDataModule
 from fmnist_lit.loggers.tensorboard import tensorboards
 from fmnist_lit.report.sheets import sheet_to_png
@@ -99,9 +99,8 @@ def last_hidden(model: nn.Module, images: Tensor) -> tuple[Tensor | None, Tensor
 
     layers = [module for module in model.modules() if [*module.parameters()] and not [*module.children()]]
     hooks = [layer.register_forward_pre_hook(note) for layer in layers]
-    devices = [images.device] if images.is_cuda else []
     try:
-        with evaluating(model), torch.random.fork_rng(devices=devices):
+        with undisturbed(model, images.device):
             logits = model(images)
     finally:
         for hook in hooks:
