@@ -69,9 +69,8 @@ def configurations(plan: Plan) -> Iterator[list[int]]:
 def has_come_to(sweep_dir: Path, job: PlannedJob, epoch: int, criterion: Criterion) -> bool:
     """Whether a job has nothing more to do up to an epoch."""
     folder = sweep_dir / job.folder
-    if read_status(folder) in FINISHED:
-        return True
-    return read_status(folder) == "interrupted" and max(curve_of(folder, criterion), default=0) >= epoch
+    status = read_status(folder)
+    return status in FINISHED or (status == "interrupted" and max(curve_of(folder, criterion), default=0) >= epoch)
 
 
 def curve_of(run_dir: Path, criterion: Criterion) -> dict[int, float]:

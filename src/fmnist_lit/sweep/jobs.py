@@ -13,7 +13,7 @@ import yaml
 from fmnist_lit.config.criterion import Criterion
 from fmnist_lit.run.answers import Answers, read_answers
 from fmnist_lit.run.files import read_json
-from fmnist_lit.run.status import is_pruned
+from fmnist_lit.run.status import FINISHED, is_pruned
 from fmnist_lit.sweep.values import SEED, is_number, one_line, parse_setting, select
 
 CURVES = ("val_accuracy", "val_loss", "train_accuracy", "train_loss")  # columns of metrics.csv
@@ -86,6 +86,11 @@ class Job:
             hydra = yaml_or_none(self.run_dir / ".hydra" / "hydra.yaml")
             value = select(hydra, ["hydra", "runtime", "choices", key])
         return value
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether a sweep has no more to do for it: it would only repeat it, or has pruned it."""
+        return self.status in FINISHED or is_pruned(self.results)
 
     def because(self, reason: str) -> "Job":
         """The same job with one more reason."""

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fmnist_lit.config.overrides import key_of
-from fmnist_lit.run.status import FINISHED, is_pruned
 from fmnist_lit.sweep.plan import Plan
 from fmnist_lit.sweep.table import SweepTable
 from fmnist_lit.sweep.verdict import describe_settings
@@ -37,7 +36,7 @@ class Progress:
         """What a table tells; ``begun`` is when the sweep's command was given."""
         asked = {plan.jobs[number].folder for number in plan.asked}
         jobs = [job for job in table.jobs if job.folder in asked]
-        ended = [job for job in jobs if job.status in FINISHED or is_pruned(job.results)]
+        ended = [job for job in jobs if job.has_ended]
         now, by_this_command = time.time(), sum(job.run_dir.stat().st_mtime > begun for job in ended)
         all_jobs = max(len(jobs), plan.trials)
         left = (now - begun) / by_this_command * (all_jobs - len(ended)) if by_this_command else None

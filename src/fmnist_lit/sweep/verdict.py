@@ -182,8 +182,7 @@ def edge_warnings(table: SweepTable) -> Iterator[str]:
 
 def edge_of(groups: Sequence[Group], key: str) -> str | None:
     """Whether the first of the groups has the lowest or the highest value that was tried among them."""
-    ended = ("completed", "diverged")
-    ran = [group for group in groups if any(job.status in ended or is_pruned(job.results) for job in group.jobs)]
+    ran = [group for group in groups if any(job.has_ended for job in group.jobs)]
     tried = sorted({value for group in ran if is_number(value := group.settings[key])})
     value = groups[0].settings[key]
     if len(tried) < 2 or value not in (tried[0], tried[-1]) or value == 0:
