@@ -24,7 +24,7 @@ from fmnist_lit.config.criterion import Criterion
 from fmnist_lit.config.overrides import key_of, parse
 from fmnist_lit.run import study as journal
 from fmnist_lit.run.results import selected_by
-from fmnist_lit.run.study import STUDY, make_pruner, open_study
+from fmnist_lit.run.study import NAME, STUDY, make_pruner, open_study
 from fmnist_lit.sweep.plan import plan_search, read_plan
 from fmnist_lit.sweep.search import SAMPLERS, Search
 from fmnist_lit.sweep.space import SearchSpace
@@ -279,7 +279,9 @@ def test_a_search_that_is_killed_again_and_again_comes_to_what_it_would_have(lau
 @pytest.mark.parametrize("name", ["median", "halving", "hyperband"])
 def test_each_pruner_ends_the_worse_and_not_the_best(name):
     options = {"n_startup_trials": 1} if name == "median" else {}
-    study = optuna.create_study(direction="maximize", pruner=make_pruner(name, options, max_epochs=9))
+    pruner = make_pruner(name, options, max_epochs=9)
+    # hyperband draws its brackets by the name
+    study = optuna.create_study(study_name=NAME, direction="maximize", pruner=pruner)
     pruned = []
     for number in range(20):
         trial, score = study.ask(), (10 - number % 10) / 10
