@@ -23,7 +23,7 @@ from fmnist_lit.config.criterion import Criterion
 from fmnist_lit.config.overrides import key_of, parse
 from fmnist_lit.run.files import read_json
 from fmnist_lit.run.status import is_pruned
-from fmnist_lit.run.study import DIRECTIONS, PRUNERS, STUDY, make_pruner, open_study, require_optuna, study_errors
+from fmnist_lit.run.study import DIRECTIONS, PRUNERS, STUDY, open_study, require_optuna, study_errors
 from fmnist_lit.sweep.job_folders import facts_of, filled_in, is_too_long, require_inside, subdir_of
 from fmnist_lit.sweep.plan import (
     PlannedJob,
@@ -159,7 +159,6 @@ class Search:
         self.plan = read_plan(sweep_dir)
         self.space = SearchSpace.of(parse(self.plan.space), self.sweeper.when or ())
         self.criterion = Criterion.of(cfg.select)
-        self.max_epochs = int(cfg.trainer.max_epochs)
         self.quasi_random: Iterator[Mapping[str, Value]] | None = None
         self.listed = 0  # trials, as this command has them in sweep.json
         self.harmless: set[int] = set()  # trials whose state of CMA-ES may be unpickled
@@ -247,9 +246,7 @@ class Search:
         """The values of the next trial, and what the sampler wants to have kept with it."""
         import optuna
 
-        pruner = make_pruner(self.sweeper.pruner, self.sweeper.pruner_options or {}, self.max_epochs)
-        sampler = self.make_sampler(len(trials))
-        aside = optuna.create_study(direction=DIRECTIONS[self.criterion.mode], sampler=sampler, pruner=pruner)
+        aside = optuna.create_study(direction=DIRECTIONS[self.criterion.mode], sampler=self.make_sampler(len(trials)))
         for trial in trials if self.sweeper.sampler not in FORESEEN else ():
             self.require_harmless(trial)
             aside.add_trial(trial)
