@@ -216,9 +216,11 @@ def make_classifier(cfg: DictConfig, model: torch.nn.Module, datamodule: Fashion
         "watched": datamodule.watched,
     }
     if cfg.trainer.steps_per_batch == 1:
+        if cfg.trainer.cuda_graph:
+            log.info("trainer.cuda_graph: eager steps, the textbook class trains (trainer.steps_per_batch=1)")
         classifier = Classifier(*parts, **options)
     else:
-        options |= {key: cfg.trainer[key] for key in (*STEP_OPTIONS, "max_steps") if key in cfg.trainer}
+        options |= {key: cfg.trainer[key] for key in (*STEP_OPTIONS, "max_steps", "cuda_graph") if key in cfg.trainer}
         classifier = ChunkedClassifier(*parts, batch_size=cfg.data.batch_size, **options)
     configuration = {**plain(cfg, resolve=True), "dataset": datamodule.dataset, "classes": list(datamodule.classes)}
     configuration["scaling"] = asdict(datamodule.scale)  # so that the checkpoint is of use without the data

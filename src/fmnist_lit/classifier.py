@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -98,6 +97,10 @@ class Classifier(LightningModule):
         logits = self.model(images)
         loss = self.loss(logits, labels)
         self.progress.add(loss, logits, labels)
+        return self.objective(loss, labels)
+
+    def objective(self, loss: Tensor, labels: Tensor) -> Tensor:
+        """What is minimised, of a batch with this loss."""
         if self.l1:
             loss = loss + self.l1 * l1_penalty(self.model.parameters())
         return loss * sample_weight(self.trainer, len(labels)) if self.is_last_batch else loss
@@ -135,8 +138,7 @@ class Classifier(LightningModule):
         self.images["train"] = self.progress.images
         self.figures |= {"lr": self.progress.learning_rate, "seconds": self.progress.seconds}
         if self.l1:
-            with torch.no_grad():
-                self.figures["regularization/l1"] = self.l1 * float(l1_penalty(self.model.parameters()))
+            self.figures["regularization/l1"] = self.l1 * l1_penalty(self.model.parameters()).item()
         self.log_dict(self.figures, logger=False)
         for logger in self.loggers:
             logger.log_metrics(self.figures, step=self.current_epoch + 1)
