@@ -178,6 +178,7 @@ CYCLE = ("scheduler=one_cycle", "scheduler.cycle_momentum=true")
         (["optimizer=muon"], "MuonWithAdamW needs its learning rate in Python"),
         (["optimizer=adagrad"], "Adagrad needs"),
         (["optimizer.fused=false"], "SGD needs"),
+        (["optimizer=rmsprop", "+optimizer.foreach=false"], "RMSprop needs"),
         (["callbacks=ema"], "hooks of the optimiser's step are Python"),
         (
             ["optimizer=sgd_momentum", "scheduler=one_cycle", "scheduler.cycle_momentum=true"],

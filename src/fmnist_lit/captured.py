@@ -248,7 +248,10 @@ def obstacles(trainer: Trainer, accumulate_grad_batches: int) -> Iterator[str]:
 
 
 def reads_rates_from_the_device(optimizer: Optimizer) -> bool:
-    """Whether an optimiser of torch's own does: what has ``capturable`` for this, and SGD as one kernel."""
+    """Whether an optimiser of torch's own does: what has ``capturable`` for it, and SGD as one kernel."""
     if not type(optimizer).__module__.startswith("torch.optim."):
         return False
-    return all("capturable" in g or (isinstance(optimizer, SGD) and g["fused"]) for g in optimizer.param_groups)
+    groups = optimizer.param_groups
+    if isinstance(optimizer, SGD):
+        return all(group["fused"] for group in groups)
+    return all("capturable" in group and group.get("foreach") is not False for group in groups)
