@@ -3,9 +3,12 @@
 import csv
 import importlib
 import logging
+import re
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +19,7 @@ from tape import TapeRecorder
 from torch import Tensor, nn
 
 from fmnist_lit import captured
-from fmnist_lit.captured import REHEARSALS, CapturedStep, held_by_a_recording, rates_on_the_device
+from fmnist_lit.captured import REHEARSALS, CapturedStep, CUDAGraphRecorder, held_by_a_recording, rates_on_the_device
 from fmnist_lit.chunked import ChunkedClassifier
 from fmnist_lit.command_line.job import run_job
 from fmnist_lit.train import train
@@ -320,3 +323,30 @@ def test_optimizer_computes_on_the_device_in_a_recording_only():
         assert group["lr"] is rate
         assert group["capturable"] is True
     assert (group["lr"], group["capturable"]) == (0.25, False)
+
+
+def test_recorder_on_cuda_notes_where_the_host_waits_and_passes_on_other_warnings(monkeypatch):
+    """With torch.cuda played; what it says is what torch 2.15 says."""
+    modes = []
+
+    def set_mode(mode: object) -> None:
+        modes.append(mode)
+        said = "Synchronization debug mode is a prototype feature and does not yet detect all synchronizing operations"
+        warnings.warn(said, stacklevel=2)
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    for name in ("Stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda of: nullcontext())
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", set_mode)
+    recorder = CUDAGraphRecorder()
+    with recorder.rehearsing() as objections:
+        pass
+    assert objections == []
+    with pytest.warns(UserWarning, match="of the loss"), recorder.rehearsing() as objections:
+        warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+        warnings.warn("of the loss", stacklevel=1)
+    (objection,) = objections
+    assert re.fullmatch(r"test_captured\.py, line \d+, waits for the device", objection)
+    assert modes == ["warn", 0] * 2

@@ -62,7 +62,7 @@ class CUDAGraphRecorder:
                 torch.cuda.set_sync_debug_mode(mode)
         outside.wait_stream(self.stream)
         for warning in caught:
-            if "synchronizing" in str(warning.message):
+            if "called a synchronizing" in str(warning.message):
                 objections.append(f"{Path(warning.filename).name}, line {warning.lineno}, waits for the device")
             elif "prototype" not in str(warning.message):
                 warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
