@@ -55,7 +55,6 @@ class CUDAGraphRecorder:
         with torch.cuda.stream(self.stream), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
-            caught.clear()  # that it is a prototype
             try:
                 yield objections
             finally:
@@ -64,7 +63,7 @@ class CUDAGraphRecorder:
         for warning in caught:
             if "called a synchronizing" in str(warning.message):
                 objections.append(f"{Path(warning.filename).name}, line {warning.lineno}, waits for the device")
-            elif "prototype" not in str(warning.message):
+            elif "Synchronization debug mode" not in str(warning.message):  # which says that it is a prototype
                 warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
