@@ -243,14 +243,16 @@ def sweep(launcher: str, jobs: int, place: Place) -> dict[str, Any]:
     if place.small:
         words += ["data.train_size=500", "data.val_size=100", "data.test_size=100", "model.hidden_sizes=[16]"]
     start = time.monotonic()
-    place.python("-m", "fmnist_lit", "-m", *words)
+    printed = place.python("-m", "fmnist_lit", "-m", *words)
     seconds = time.monotonic() - start
     with open(folder / "summary.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     statuses = [row["status"] for row in rows]
     if statuses.count("completed") != jobs:
         raise PartFailedError(f"{statuses.count('completed')} of {jobs} jobs completed")
-    return {"wall seconds": round(seconds, 1), "best val accuracy": max(float(row["val_accuracy"]) for row in rows)}
+    best = max(float(row["val_accuracy"]) for row in rows)
+    said = sorted(set(re.findall(r"not stacked: .*", printed)))
+    return {"wall seconds": round(seconds, 1), "best val accuracy": best, **({"said": said} if said else {})}
 
 
 @dataclass(frozen=True)
