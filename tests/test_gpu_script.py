@@ -59,6 +59,7 @@ def test_part_that_fails_is_reported_with_its_error_and_what_it_had(gpu, place):
     assert outcome.status == "failed"
     assert "MemoryError: of the card" in outcome.error
     assert outcome.figures == {"64": {"median": 0.5}}
+    assert "Traceback" in outcome.printed
     text = gpu.report([outcome])
     assert "| ours | 0.5 |" in text
     assert "MemoryError: of the card" in text

@@ -5,8 +5,8 @@
 
 On a CPU --small does the same with little data, to try the script. FMNIST_DATA_DIR names the folder of the real data;
 without it, all of it is about the synthetic stand-in. Each part is a process of its own: one that fails or takes too
-long is in the report with its error, one for which too little time is left is not begun, and the report is written
-after each. --parts chooses some.
+long is in the report with its error (gpu.json has all that it printed), one for which too little time is left is not
+begun, and the report is written after each. --parts chooses some.
 
 A machine without a network needs Python 3.12, a torch for its card, this checkout, and wheels of the rest, which a
 machine with a network collects:
@@ -85,6 +85,7 @@ class Outcome:
     seconds: float = 0.0
     figures: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
+    printed: str = ""  # by a part that failed, all of it
 
 
 @dataclass(frozen=True)
@@ -164,9 +165,12 @@ print(json.dumps({**provenance(), "CUDA": torch.version.cuda, "cores": os.cpu_co
 
 def tests(place: Place) -> dict[str, Any]:
     """The part of the suite that is for GPUs."""
-    options = ("-o", "addopts=--import-mode=importlib", "-o", "filterwarnings=default", "-q", "--durations=5", "-rs")
+    options = ("-o", "addopts=--import-mode=importlib", "-o", "filterwarnings=default", "-q", "--durations=5", "-rfEs")
     printed = place.python("-m", "pytest", str(ROOT / "tests" / "test_gpu.py"), *options)
-    return {"pytest": printed.strip().splitlines()[-1].strip("= ")}
+    counts = printed.strip().splitlines()[-1].strip("= ")
+    if "passed" not in counts:
+        raise NotHereError(counts)
+    return {"pytest": counts}
 
 
 def epochs(loop: str, place: Place) -> dict[str, Any]:
@@ -296,7 +300,7 @@ def show(part: Part, place: Place) -> Outcome:
         outcome.status, outcome.error = "skipped", str(error)
     except Exception as error:  # the other parts are of use without it
         outcome.status, outcome.error = "failed", f"{type(error).__name__}: {error}"
-        outcome.figures = getattr(error, "figures", {})
+        outcome.figures, outcome.printed = getattr(error, "figures", {}), getattr(error, "printed", "")
     outcome.seconds = round(time.monotonic() - start, 1)
     return outcome
 
