@@ -78,7 +78,6 @@ PEERS = {
         ("scikit-learn", "numpy"),
         {"hidden_layer_sizes": (512, 512), **PLAIN_SGD, "max_iter": EPOCHS},
         MLP,
-        num_seeds=3,
     ),
     "sklearn_mlp_adam": Peer(
         "scikit-learn's MLPClassifier, 784-512-512-10",
@@ -160,15 +159,7 @@ def run_loop(peer: Peer, setting: Setting) -> tuple[float, float]:
 
 
 def measure(peer: Peer, setting: Setting) -> dict[str, Any]:
-    """The figures of one seed, in this process.
-
-    Raises:
-        ImportError: a package that it needs is missing.
-    """
-    try:
-        versions = {name: metadata.version(name) for name in peer.packages}
-    except metadata.PackageNotFoundError as error:
-        raise ImportError(f"no package {error.name}") from None
+    """The figures of one seed, in this process."""
     torch.set_num_threads(1)
     accuracy, seconds = (run_loop if peer.loop else fit_classifier)(peer, setting)
     return {
@@ -178,8 +169,17 @@ def measure(peer: Peer, setting: Setting) -> dict[str, Any]:
         "test_accuracy": accuracy,
         "fit_cpu_seconds": round(seconds, 3),
         "num_threads": 1,
-        "provenance": {**software(), "packages": versions},
+        "provenance": {**software(), "packages": versions(peer)},
     }
+
+
+def versions(peer: Peer) -> dict[str, str]:
+    """Of the packages that decide a peer's figures.
+
+    Raises:
+        PackageNotFoundError: one is missing.
+    """
+    return {name: metadata.version(name) for name in peer.packages}
 
 
 def measure_apart(peer: Peer, setting: Setting) -> dict[str, Any]:
@@ -200,13 +200,14 @@ def main() -> None:
     for name in args.peers or PEERS:
         peer, runs = PEERS[name], []
         try:
-            for seed in range(peer.num_seeds):
-                runs.append(measure_apart(peer, Setting(num_samples=args.num_samples, seed=seed)))
-                accuracy, seconds = runs[-1]["test_accuracy"], runs[-1]["fit_cpu_seconds"]
-                print(f"{name} seed {seed}: {100 * accuracy:.2f} %, {seconds:.1f} CPU seconds", flush=True)
-        except ImportError as error:
-            print(f"skipping {name}: {error}", flush=True)
+            versions(peer)
+        except metadata.PackageNotFoundError as error:
+            print(f"skipping {name}: no package {error.name}", flush=True)
             continue
+        for seed in range(peer.num_seeds):
+            runs.append(measure_apart(peer, Setting(num_samples=args.num_samples, seed=seed)))
+            accuracy, seconds = runs[-1]["test_accuracy"], runs[-1]["fit_cpu_seconds"]
+            print(f"{name} seed {seed}: {100 * accuracy:.2f} %, {seconds:.1f} CPU seconds", flush=True)
         if args.output:
             write_json(args.output / f"{name}.json", result(name, peer, runs))
 
