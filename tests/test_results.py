@@ -41,6 +41,15 @@ def test_readme_quotes_the_results(page):
         assert f"Measured: {accuracy} % test accuracy" in (ROOT / "conf" / "experiment" / f"{name}.yaml").read_text()
 
 
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
+@pytest.mark.parametrize("name", ["sklearn_mlp_adam", "xgboost"])
+def test_readme_quotes_peers(page, name, make_results):
+    runs = json.loads((ROOT / "docs" / "results" / "peers" / f"{name}.json").read_text())["runs"]
+    accuracy = make_results.percent([run["test_accuracy"] for run in runs])
+    seconds = f"{make_results.mean(runs, 'fit_cpu_seconds'):.0f}"
+    assert re.search(rf"\b{accuracy} %\D*\b{seconds}\b", (ROOT / page).read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize("file", sorted(ROOT.glob("conf/study/*.yaml")), ids=lambda file: file.stem)
 def test_every_study_says_what_came_out(file):
     assert re.search(r"^# Measured\b", file.read_text(encoding="utf-8"), re.MULTILINE)
