@@ -1,4 +1,6 @@
+import itertools
 import math
+import random
 import statistics
 from pathlib import Path
 
@@ -36,6 +38,22 @@ def test_what_mattered_is_found_with_its_spread(table):
     charts = draw_influence(table)
     assert [chart.name for chart in charts] == names
     assert all(chart.png.startswith(b"\x89PNG") for chart in charts)
+
+
+def test_of_a_grid_too_what_decides_is_named_and_not_what_has_two_values(tmp_path):
+    pytest.importorskip("optuna", minversion="5")
+    jobs, noise = [], random.Random(0)
+    bests = {"sgd": -0.7, "adam": -2.9, "rmsprop": -3.0, "sgd_momentum": -1.3}
+    grid = itertools.product(bests.items(), range(-16, 1), (16, 32, 64, 128), (0.0, 0.1))
+    for number, ((optimizer, best), power, size, dropout) in enumerate(grid):
+        score = 0.88 - 0.03 * (power / 4 - best) ** 2 - 2e-5 * size - 0.01 * dropout + noise.gauss(0, 0.003)
+        results = {"status": "completed", "dataset": "synthetic", "val_accuracy": score}
+        settings = {"optimizer": optimizer, "optimizer.lr": 10 ** (power / 4), "model.dropout": dropout}
+        overrides = tuple(f"{key}={value}" for key, value in {**settings, "data.batch_size": size}.items())
+        jobs.append(Job(tmp_path / f"{number}", f"{number}", overrides, "", "completed", "", results, {}, {}))
+    shares = importances(rank_jobs(tmp_path, jobs, [*settings, "data.batch_size"], []))
+    assert statistics.fmean(shares["optimizer.lr"]) > 0.5
+    assert statistics.fmean(shares["model.dropout"]) < 0.2
 
 
 def test_the_front_has_those_than_which_none_is_both_quicker_and_better(table):

@@ -1,5 +1,6 @@
 import contextlib
 import csv
+import dataclasses
 import json
 import math
 import random
@@ -25,7 +26,7 @@ from fmnist_lit.config.overrides import key_of, parse
 from fmnist_lit.run import study as journal
 from fmnist_lit.run.results import selected_by
 from fmnist_lit.run.study import NAME, STUDY, make_pruner, open_study
-from fmnist_lit.sweep.plan import plan_search, read_plan
+from fmnist_lit.sweep.plan import plan_search, read_plan, save_plan
 from fmnist_lit.sweep.search import SAMPLERS, Search
 from fmnist_lit.sweep.space import SearchSpace
 from fmnist_lit.sweep.summary import summarize
@@ -151,6 +152,13 @@ def test_a_study_is_looked_at_and_gone_on_with(launch_here, ran, tmp_path, capsy
         trial.value for trial in optuna.load_study(study_name="search", storage=storage_of(tmp_path / "away")).trials
     ]
     assert "with what is missing" not in capsys.readouterr().out
+
+
+def test_the_summary_of_a_search_that_was_killed_says_how_many_trials_are_to_come(launch_here, ran, tmp_path):
+    assert launch_here(*SEARCH, *SPACE, "hydra.sweeper.sampler=random", "hydra.sweeper.n_trials=3") == 0
+    folder = tmp_path / "sweep"
+    save_plan(folder, dataclasses.replace(read_plan(folder), trials=40))
+    assert "The sweep is not complete: 37 not sampled of 40 jobs." in summarize([folder], charts=False).text
 
 
 def storage_of(file: Path) -> "optuna.storages.BaseStorage":

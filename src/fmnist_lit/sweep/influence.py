@@ -100,17 +100,17 @@ def trials_of(table: SweepTable, keys: Sequence[str]) -> list[Any]:
     from optuna.trial import create_trial
 
     distributions: dict[str, BaseDistribution] = {}
+    measured = [key for key in keys if key in table.numbers and 2 * len(table.values(key)) > len(table.ranked)]
     for key in keys:
         values = table.values(key)
-        if key in table.numbers:
+        if key in measured:  # a density through the few values of a grid has its own ideas of what is between them
             distributions[key] = FloatDistribution(values[0], values[-1], log=is_wide(values))
         else:
             distributions[key] = CategoricalDistribution(list(map(show_value, values)))
     return [
         create_trial(
             params={
-                key: float(group.settings[key]) if key in table.numbers else show_value(group.settings[key])
-                for key in keys
+                key: float(group.settings[key]) if key in measured else show_value(group.settings[key]) for key in keys
             },
             distributions=distributions,
             value=group.value,

@@ -89,6 +89,7 @@ class SweepTable:
         datasets: what the completed jobs ran on; with more than one, nothing is ranked.
         criteria: by what their best epochs were chosen; likewise.
         problems: what could not be read of the sweep itself.
+        unsampled: how many jobs a search has yet to sample, which are in no group.
     """
 
     sweep_dir: Path
@@ -99,6 +100,7 @@ class SweepTable:
     datasets: Sequence[str]
     criteria: Sequence[Criterion]
     problems: Sequence[str]
+    unsampled: int = 0
 
     @property
     def criterion(self) -> Criterion:
@@ -154,6 +156,7 @@ def collect(folders: Sequence[Path], *, live: bool = False) -> SweepTable:
     jobs: list[Job] = []
     declared: list[str] = []
     problems: list[str] = []
+    unsampled = 0
     for sweep_dir in folders:
         found = run_dirs(sweep_dir)
         command, planned = "", {}
@@ -161,6 +164,7 @@ def collect(folders: Sequence[Path], *, live: bool = False) -> SweepTable:
             plan = read_plan(sweep_dir)
             command, planned = plan.command, {job.folder: job.overrides for job in plan.jobs}
             declared += plan.varied
+            unsampled += max(0, plan.trials - len(plan.jobs))
         except FileNotFoundError as error:
             if not found:  # with run folders it may be missing: some sweepers do not know their jobs beforehand
                 raise NotASweepError(f"{sweep_dir}: not a sweep, has neither sweep.json nor run folders") from error
@@ -171,7 +175,7 @@ def collect(folders: Sequence[Path], *, live: bool = False) -> SweepTable:
             jobs.append(read_job(sweep_dir / name, folder, planned.get(name), command, live))
     keys = dict.fromkeys([*declared, *(key for job in jobs for key in job.settings if key not in LABELS)])
     varied = [key for key in keys if key in declared or len(distinct(job.value(key) for job in jobs)) > 1]
-    return rank_jobs(folders[0], jobs, varied, problems)
+    return replace(rank_jobs(folders[0], jobs, varied, problems), unsampled=unsampled)
 
 
 def rank_jobs(sweep_dir: Path, jobs: Sequence[Job], varied: Sequence[str], problems: Sequence[str]) -> SweepTable:

@@ -133,8 +133,11 @@ def status_warnings(table: SweepTable) -> Iterator[str]:
     counts = {status: sum(job.status == status for job in table.jobs) for status in STATUSES}
     counts["interrupted"] -= pruned
     missing = [f"{counts[status]} {status}" for status in STATUSES[2:] if counts[status]]
+    if table.unsampled:
+        missing.append(f"{table.unsampled} not sampled")
     if missing:
-        yield f"The sweep is not complete: {', '.join(missing)} of {len(table.jobs)} jobs. The best may change."
+        total = len(table.jobs) + table.unsampled
+        yield f"The sweep is not complete: {', '.join(missing)} of {total} jobs. The best may change."
     if pruned:
         yield (
             f"{pruned} of {len(table.jobs)} jobs were pruned: they did badly early, and are not ranked; "
