@@ -48,10 +48,9 @@ PEERS = """\
 ## Peers, run here
 
 By `scripts/benchmark/peers.py`: the same images, on the same machine, one thread, a process of its own for each seed.
-Ours are those of the table above.
-Settings are published ones or the package's own; nobody tuned them here, while ours were. The tutorial's loops show
-the test accuracy after every epoch, and nothing is chosen by it. Other programs ran beside them, so that CPU seconds,
-of the training process alone, are given and not what a clock would show.
+Settings are published ones or the package's own; nobody tuned them here, while ours were, which are those of the first
+table. The tutorial's loops show the test accuracy after every epoch, and nothing is chosen by it. Other programs ran
+beside them, so that CPU seconds, of the training process alone, are given and not what a clock would show.
 """
 BESIDE_THEM = ("tutorial", "fastest_88", "fastest_90", "best_mlp")
 
