@@ -48,6 +48,7 @@ class Setting:
 
     Attributes:
         total_epochs: the most that will be asked of a contender.
+        seed: of the initial weights and the order of the images.
         overrides: for fmnist_lit and textbook only, as on its command line.
         source: of the images: ``auto``, ``fashion_mnist`` or ``synthetic``.
     """
@@ -58,6 +59,7 @@ class Setting:
     num_samples: int = 60_000
     precision: str = "32-true"
     total_epochs: int = 1000
+    seed: int = 0
     overrides: tuple[str, ...] = ()
     source: str = "auto"
 
@@ -79,7 +81,7 @@ class Setting:
 
     def model(self) -> nn.Sequential:
         """The network with torch's own initial weights, the same in every contender that takes it from here."""
-        torch.manual_seed(0)
+        torch.manual_seed(self.seed)
         size = self.hidden_size
         layers = nn.Flatten(), nn.Linear(784, size), nn.ReLU(), nn.Linear(size, size), nn.ReLU(), nn.Linear(size, 10)
         return nn.Sequential(*layers).to(self.device)
@@ -196,7 +198,7 @@ def fmnist_lit(setting: Setting, lap: Lap) -> None:
         trainer = make_trainer(cfg)
         datamodule = make_datamodule(cfg, trainer)
         cfg.total_steps = count_steps(trainer, datamodule, cfg.trainer)
-        torch.manual_seed(0)
+        torch.manual_seed(setting.seed)
         classifier = make_classifier(cfg, instantiate(cfg.model), datamodule)
         trainer.callbacks.append(Laps(lap, lambda: classifier.figures.get("accuracy/test", UNKNOWN)))
         trainer.fit(classifier, datamodule)
@@ -328,7 +330,7 @@ def jax(setting: Setting, lap: Lap) -> None:
         return params, sums, loss_and_correct(params, test_images, test_labels)
 
     accuracy = UNKNOWN
-    for key in jax.random.split(jax.random.key(0), setting.total_epochs + 1):
+    for key in jax.random.split(jax.random.key(setting.seed), setting.total_epochs + 1):
         lap(accuracy)
         params, _, (_, correct) = jax.block_until_ready(epoch(params, key, *data))
         accuracy = float(correct) / len(data[-1])
@@ -344,7 +346,7 @@ def sklearn(setting: Setting, lap: Lap) -> None:
     images, labels = (rows.numpy() for rows in setting.rows("train"))
     test_images, test_labels = (rows.numpy() for rows in setting.rows("test"))
     sizes = (setting.hidden_size, setting.hidden_size)
-    options = {"solver": "sgd", "momentum": 0.0, "alpha": 0.0, "learning_rate_init": LR, "random_state": 0}
+    options = {"solver": "sgd", "momentum": 0.0, "alpha": 0.0, "learning_rate_init": LR, "random_state": setting.seed}
     model = MLPClassifier(sizes, batch_size=setting.batch_size, **options)
     accuracy = UNKNOWN
     with threadpool_limits(torch.get_num_threads(), "blas"):
