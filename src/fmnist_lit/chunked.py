@@ -1,6 +1,6 @@
 """The classifier, several optimiser steps a hook: the same bits as the textbook's, at the cost of a bare loop."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -86,26 +86,43 @@ class ChunkedClassifier(Classifier):
         self.in_last_batch = False
 
     def training_step(self, chunk: tuple[Tensor, Tensor], chunk_index: int) -> None:  # type: ignore[override]
+        optimizer: Any = self.optimizers()
+        for batch in self.batches_of(chunk):
+            self.manual_backward(super().training_step(batch, chunk_index))
+            if self.step_is_due:
+                optimizer.step()
+                if self.stops_after_step(optimizer):
+                    break
+        self.progress.flush()
+
+    def batches_of(self, chunk: tuple[Tensor, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of a chunk; while each is worked on, it is known whether it is the last of its epoch."""
         images, labels = chunk
         batches = list(zip(torch.split(images, self.batch_size), torch.split(labels, self.batch_size), strict=True))
-        optimizer: Any = self.optimizers()
-        scheduler: Any = self.lr_schedulers()
-        alone, step = self.trainer.world_size == 1, self.global_step
         for index, batch in enumerate(batches, start=1):
             self.in_last_batch = index == len(batches) and self.trainer.is_last_batch
-            loss = super().training_step(batch, index)
-            self.manual_backward(loss / self.accumulate_grad_batches if self.accumulate_grad_batches > 1 else loss)
-            if self.progress.batches % self.accumulate_grad_batches and not self.in_last_batch:
-                continue
-            optimizer.step()
-            optimizer.zero_grad()
-            if self.scheduler_interval == "step":
-                scheduler.step()
-            step += 1
-            if step == self.max_steps or (alone and stop_request.signum is not None):
-                self.trainer.should_stop = True
-                break
-        self.progress.flush()
+            yield batch
+
+    def training_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        loss = super().training_loss(logits, labels)
+        return loss / self.accumulate_grad_batches if self.accumulate_grad_batches > 1 else loss
+
+    @property
+    def step_is_due(self) -> bool:
+        """Whether the gradient of as many batches as make an optimiser step is there."""
+        return self.in_last_batch or not self.progress.batches % self.accumulate_grad_batches
+
+    def stops_after_step(self, optimizer: Any) -> bool:
+        """Do what follows an optimiser step; whether it is the last one for now."""
+        optimizer.zero_grad()
+        if self.scheduler_interval == "step":
+            scheduler: Any = self.lr_schedulers()
+            scheduler.step()
+        by_signal = stop_request.signum is not None and self.trainer.world_size == 1
+        stops = by_signal or self.global_step == self.max_steps
+        if stops:
+            self.trainer.should_stop = True
+        return stops
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         super().on_before_optimizer_step(optimizer)

@@ -1,0 +1,63 @@
+"""Jobs that differ only in numbers, as one batched model in this process; fmnist_lit.sweep.stacking says which."""
+
+import functools
+from collections.abc import Sequence
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
+from omegaconf import DictConfig, open_dict
+
+
+class StackedLauncher(BasicLauncher):
+    """Launches jobs in stacks.
+
+    Args:
+        max_members: of a stack.
+    """
+
+    def __init__(self, max_members: int) -> None:
+        super().__init__()
+        self.max_members = max_members
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run all jobs; those that fit together take turns."""
+        # Hydra imports this module for a plain run too
+        from fmnist_lit.processes.turns import take_turns
+        from fmnist_lit.stacked import take_steps
+        from fmnist_lit.sweep.stacking import stacks
+
+        assert self.config is not None
+        setup_globals()
+        jobs = range(len(job_overrides))
+        plan = stacks((self.compose(job_overrides[job]) for job in jobs), self.max_members)
+        for line in plan.told([initial_job_idx + job for job in jobs]):
+            print(line)
+        returned: dict[int, JobReturn] = {}
+        for members in plan.stacks:
+            configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+            runs = [functools.partial(self.run, job_overrides[job], initial_job_idx + job) for job in members]
+            results = take_turns(runs, take_steps) if len(runs) > 1 else [runs[0]()]
+            returned |= dict(zip(members, results, strict=True))
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        return [returned[job] for job in jobs]
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The configuration of a job."""
+        assert self.hydra_context is not None
+        assert self.config is not None
+        return self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+
+    def run(self, overrides: Sequence[str], number: int) -> JobReturn:
+        """Run a job, as the basic launcher does."""
+        assert self.hydra_context is not None
+        assert self.task_function is not None
+        cfg = self.compose(overrides)
+        with open_dict(cfg):
+            cfg.hydra.job.id = cfg.hydra.job.num = number
+        return run_job(
+            hydra_context=self.hydra_context,
+            task_function=self.task_function,
+            config=cfg,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
