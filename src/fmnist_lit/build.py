@@ -219,6 +219,8 @@ def make_classifier(cfg: DictConfig, model: torch.nn.Module, datamodule: Fashion
         "watched": datamodule.watched,
     }
     if cfg.trainer.steps_per_batch == 1:
+        if here.get() is not None:
+            log.info("not stacked: a job that takes single steps trains by itself, while the others wait")
         classifier = Classifier(*parts, **options)
     else:
         options |= {key: cfg.trainer[key] for key in (*STEP_OPTIONS, "max_steps") if key in cfg.trainer}

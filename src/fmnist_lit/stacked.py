@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ from fmnist_lit.chunked import ChunkedClassifier
 from fmnist_lit.data import FashionMNISTDataModule
 from fmnist_lit.model import ACTIVATIONS, MLP
 from fmnist_lit.processes.turns import Member, here
+
+log = logging.getLogger(__name__)
 
 ALIGNMENT = 16  # numbers: a row begins where a tensor of its own could, because the bits of a product depend on that
 ELEMENTWISE = tuple(ACTIVATIONS.values())
@@ -33,11 +36,17 @@ class Offer(NamedTuple):
 class StackedClassifier(ChunkedClassifier):
     """A job's classifier, which waits with each chunk until the others have theirs; the weights of all lie in rows."""
 
+    has_told = False  # that it is not stacked after all
+
     def training_step(self, chunk: Batch, chunk_index: int) -> None:  # type: ignore[override]
-        member = here.get()
-        if member is None or has_hooks(self.model):
+        if has_hooks(self.model):
+            if not self.has_told:
+                log.info("not stacked: a callback watches or changes single layers")
+            self.has_told = True
             super().training_step(chunk, chunk_index)
             return
+        member = here.get()
+        assert member is not None  # or build had made another class
         member.wait_with(Offer(self, chunk, torch.get_num_threads()))
         self.progress.flush()
 

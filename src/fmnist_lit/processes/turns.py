@@ -183,7 +183,8 @@ def take_turns(jobs: Sequence[Callable[[], Any]], meet: Callable[[Sequence[Membe
                             errors.append(member.error)
                             stop_request.signum = stop_request.signum or signal.SIGTERM
                     living = [member for member in living if member.has_begun and not member.has_ended]
-                    meet(living)
+                    if living:
+                        meet(living)
             except BaseException as error:  # a second signal, in a process that lives on
                 for member in living:
                     member.give_up(error)

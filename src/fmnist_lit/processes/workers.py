@@ -143,7 +143,7 @@ def in_worker() -> bool:
 
 def beside_others() -> bool:
     """Whether other jobs write to the same screen: from processes of their own, or in turns with this one."""
-    return in_worker() or here.get() is not None
+    return here.get() is not None or in_worker()
 
 
 def sweep_is_led() -> bool:

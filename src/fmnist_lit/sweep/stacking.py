@@ -50,8 +50,8 @@ class Stacking:
         ]
 
 
-def stacks(configurations: Iterable[DictConfig], max_members: int) -> Stacking:
-    """Put jobs together, in the order of the first of each stack; ``max_members`` is the most in one."""
+def stacks(configurations: Iterable[DictConfig], max_members: int | None) -> Stacking:
+    """Put jobs together, in the order of the first of each stack; ``max_members`` is the most in one, if there is."""
     alike: dict[str, list[int]] = defaultdict(list)
     reasons: dict[int, str] = {}
     for job, cfg in enumerate(configurations):
@@ -59,7 +59,12 @@ def stacks(configurations: Iterable[DictConfig], max_members: int) -> Stacking:
         if reason is not None:
             reasons[job] = reason
         alike[what_is_the_same(cfg) if reason is None else f"job {job}"].append(job)
-    parts = [jobs[first : first + max_members] for jobs in alike.values() for first in range(0, len(jobs), max_members)]
+    parts = [
+        jobs[first : first + most]
+        for jobs in alike.values()
+        for most in [max_members or len(jobs)]
+        for first in range(0, len(jobs), most)
+    ]
     for jobs in parts:
         if len(jobs) == 1:
             reasons.setdefault(jobs[0], NOT_ALIKE)

@@ -12,10 +12,10 @@ class StackedLauncher(BasicLauncher):
     """Launches jobs in stacks.
 
     Args:
-        max_members: of a stack.
+        max_members: of a stack; None for no limit.
     """
 
-    def __init__(self, max_members: int) -> None:
+    def __init__(self, max_members: int | None = None) -> None:
         super().__init__()
         self.max_members = max_members
 
