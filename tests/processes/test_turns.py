@@ -22,6 +22,7 @@ def process_as_it_was():
     yield
     assert (HydraConfig.instance().cfg, root.handlers) == (hydra, handlers)
     assert not stop_request.is_shared
+    stop_request.signum, stop_request.received = None, False
 
 
 def draws():
@@ -101,6 +102,7 @@ def test_what_is_told_is_raised_where_a_job_waits_and_ends_the_others_softly():
         take_turns([lambda number=number: job(number) for number in range(3)], meet)
     assert seen == [[0, 1, 2], [0, 1, 2], [0]]  # the first had its turn before the second failed
     assert ended == [1, 2, 0]
+    assert stop_request.signum is None
 
 
 def test_signal_lets_no_other_job_begin():

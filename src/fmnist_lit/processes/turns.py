@@ -193,6 +193,8 @@ def take_turns(jobs: Sequence[Callable[[], Any]], meet: Callable[[Sequence[Membe
                 stop_request.raise_if_received()
     finally:
         before.enter()
+        if not stop_request.received:
+            stop_request.signum = None  # if it was, it was for these jobs
     if errors:
         raise errors[0]
     return [member.result for member in members]
