@@ -4,7 +4,7 @@ import contextlib
 import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +50,7 @@ class StackedClassifier(ChunkedClassifier):
         member.wait_with(Offer(self, chunk, torch.get_num_threads()))
         self.progress.flush()
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Tensors of their own: a row would be saved with all the others."""
         state: dict[str, Any] = super().state_dict(*args, **kwargs)
         for name, tensor in state.items():
@@ -112,8 +112,10 @@ class Row:
         """Go to the next batch, if there is one."""
         if self.has_stopped or self.member.told is not None:
             return False
-        self.images, self.labels = next(self.batches, (None, None))
-        return self.images is not None
+        batch = next(self.batches, None)
+        if batch is not None:
+            self.images, self.labels = batch
+        return batch is not None
 
     @contextlib.contextmanager
     def failing_alone(self) -> Iterator[None]:
@@ -127,7 +129,7 @@ class Row:
         """The loss of the batch, after Lightning's hooks before the backward pass; None if it fails."""
         with self.failing_alone():
             loss = self.classifier.training_loss(logits, self.labels)
-            return self.classifier.trainer.precision_plugin.pre_backward(loss, self.classifier)
+            return cast(Tensor, self.classifier.trainer.precision_plugin.pre_backward(loss, self.classifier))
         return None
 
     def step(self, loss: Tensor) -> None:
@@ -167,7 +169,7 @@ class Stack:
         """The logits (K, N, C)."""
         values = self.of_each(self.between[0], [row.images for row in self.rows])
         for linear, modules in zip(self.linears, self.between[1:], strict=True):
-            values = StackedLinear.apply(values, linear, *linear.weights, *linear.biases)  # type: ignore[no-untyped-call]
+            values = StackedLinear.apply(values, linear, *linear.weights, *linear.biases)
             values = self.of_all(modules, values)
         return values
 

@@ -201,17 +201,20 @@ def test_jobs_are_put_together_by_model_data_and_trainer():
         *(job(), job(data__batch_size=32), job(seed=1), job(model__dropout=0.5, trainer__max_epochs=9)),
         *(job(trainer__precision="bf16-mixed"), job(trainer__devices=2), job(data__batch_size=32), job(debug="nan")),
         *(job(logger={"x": {"_target_": "fmnist_lit.loggers.WandbLogger"}}), job(model__hidden_sizes=[9]), job()),
+        *(job(data__batch_size="${seed}", seed=64), job(data__batch_size="${nowhere}")),
     ]
     found = stacks(jobs, max_members=3)
-    assert found.stacks == [[0, 2, 3], [1, 6], [4], [5], [7], [8], [9], [10]]
-    assert found.told([number + 10 for number in range(11)]) == [
+    assert found.stacks == [[0, 2, 3], [1, 6], [4], [5], [7], [8], [9], [10, 11], [12]]
+    assert found.told([number + 10 for number in range(13)]) == [
         "stacked: jobs 11, 13–14 train as one model of 3",
         "stacked: jobs 12, 17 train as one model of 2",
+        "stacked: jobs 21–22 train as one model of 2",
         "not stacked: job 15: trainer.precision=bf16-mixed, only 32-true can be stacked",
         "not stacked: job 16: trainer.devices=2, only runs on one device can be stacked",
         "not stacked: job 18: debug=nan, which is for looking at single steps",
         "not stacked: job 19: fmnist_lit.loggers.WandbLogger follows one run a process",
-        "not stacked: jobs 20–21: no other job has the same model, data and trainer",
+        "not stacked: job 20: no other job has the same model, data and trainer",
+        "not stacked: job 23: not all of it is known before it runs: Interpolation key 'nowhere' not found",
     ]
     assert stacks(jobs[:1], None) == Stacking([[0]], {0: "no other job has the same model, data and trainer"})
 

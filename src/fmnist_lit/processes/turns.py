@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
 
 from fmnist_lit.processes.signals import stop_request
 
@@ -25,7 +24,7 @@ class Generators:
         import torch
 
         self.python, self.numpy, self.cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
 
     def restore(self) -> None:
         """Go on drawing from here."""
@@ -43,7 +42,7 @@ class Generators:
 class World:
     """What there is one of in a process, and each job needs for itself."""
 
-    hydra: DictConfig | None
+    hydra: Any  # HydraConfig's
     handlers: list[logging.Handler]
     folder: str
     generators: Generators

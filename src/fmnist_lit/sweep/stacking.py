@@ -4,7 +4,9 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -12,7 +14,7 @@ from fmnist_lit.config.check import TRACKERS
 from fmnist_lit.config.tree import plain
 from fmnist_lit.processes import ranks
 
-SAME = ("model", "data", "trainer", "num_threads")  # in one stack; whatever else may differ from job to job
+GROUPS = ("model", "data", "trainer")  # that jobs of a stack have in common, but for these keys; others may differ
 MAY_DIFFER = {
     "model": ("dropout",),
     "trainer": (
@@ -55,16 +57,15 @@ def stacks(configurations: Iterable[DictConfig], max_members: int | None) -> Sta
     alike: dict[str, list[int]] = defaultdict(list)
     reasons: dict[int, str] = {}
     for job, cfg in enumerate(configurations):
-        reason = why_by_itself(cfg)
+        try:
+            reason, same = why_by_itself(cfg), what_is_the_same(cfg)
+        except OmegaConfBaseException as error:
+            reason = f"not all of it is known before it runs: {str(error).splitlines()[0]}"
         if reason is not None:
-            reasons[job] = reason
-        alike[what_is_the_same(cfg) if reason is None else f"job {job}"].append(job)
-    parts = [
-        jobs[first : first + most]
-        for jobs in alike.values()
-        for most in [max_members or len(jobs)]
-        for first in range(0, len(jobs), most)
-    ]
+            reasons[job], same = reason, f"job {job}"
+        alike[same].append(job)
+    most = max_members or max(map(len, alike.values()))
+    parts = [jobs[first : first + most] for jobs in alike.values() for first in range(0, len(jobs), most)]
     for jobs in parts:
         if len(jobs) == 1:
             reasons.setdefault(jobs[0], NOT_ALIKE)
@@ -72,15 +73,21 @@ def stacks(configurations: Iterable[DictConfig], max_members: int | None) -> Sta
 
 
 def what_is_the_same(cfg: DictConfig) -> str:
-    """All of a job's configuration that its stack has in common."""
+    """All of a job's configuration that its stack has in common, in words.
+
+    Raises:
+        OmegaConfBaseException: if it refers to what Hydra fills in when the job runs.
+    """
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().cfg = cfg  # type: ignore[assignment]  # to whose job it may refer
     try:
-        tree = plain(cfg, resolve=True)
-    except OmegaConfBaseException:  # what Hydra fills in when the job runs; batches of other shapes are told apart then
-        tree = plain(cfg, resolve=False)
-    common = {key: tree[key] for key in SAME}
+        same: dict[str, Any] = {group: plain(cfg[group], resolve=True) for group in GROUPS}
+        same["num_threads"] = cfg.num_threads
+    finally:
+        HydraConfig.instance().cfg = before
     for group, keys in MAY_DIFFER.items():
-        common[group] = {key: value for key, value in common[group].items() if key not in keys}
-    return json.dumps(common, sort_keys=True, default=str)
+        same[group] = {key: value for key, value in same[group].items() if key not in keys}
+    return json.dumps(same, sort_keys=True, default=str)
 
 
 def why_by_itself(cfg: DictConfig) -> str | None:

@@ -1,7 +1,7 @@
 """Jobs that differ only in numbers, as one batched model in this process; fmnist_lit.sweep.stacking says which."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
@@ -29,35 +29,37 @@ class StackedLauncher(BasicLauncher):
         assert self.config is not None
         setup_globals()
         jobs = range(len(job_overrides))
-        plan = stacks((self.compose(job_overrides[job]) for job in jobs), self.max_members)
-        for line in plan.told([initial_job_idx + job for job in jobs]):
+        numbers = [initial_job_idx + job for job in jobs]
+        compose = functools.partial(self.compose, job_overrides, numbers)
+        plan = stacks(map(compose, jobs), self.max_members)
+        for line in plan.told(numbers) if len(jobs) > 1 else ():
             print(line)
         returned: dict[int, JobReturn] = {}
         for members in plan.stacks:
             configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-            runs = [functools.partial(self.run, job_overrides[job], initial_job_idx + job) for job in members]
+            runs = [functools.partial(self.run, compose, job) for job in members]
             results = take_turns(runs, take_steps) if len(runs) > 1 else [runs[0]()]
             returned |= dict(zip(members, results, strict=True))
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         return [returned[job] for job in jobs]
 
-    def compose(self, overrides: Sequence[str]) -> DictConfig:
-        """The configuration of a job."""
+    def compose(self, overrides: Sequence[Sequence[str]], numbers: Sequence[int], job: int) -> DictConfig:
+        """The configuration of a job, of all that are to be launched."""
         assert self.hydra_context is not None
         assert self.config is not None
-        return self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides[job]))
+        with open_dict(cfg):
+            cfg.hydra.job.id = cfg.hydra.job.num = numbers[job]
+        return cfg
 
-    def run(self, overrides: Sequence[str], number: int) -> JobReturn:
-        """Run a job, as the basic launcher does."""
+    def run(self, compose: Callable[[int], DictConfig], job: int) -> JobReturn:
+        """Run a job, as the basic launcher does; its configuration is made anew, so that not all are in memory."""
         assert self.hydra_context is not None
         assert self.task_function is not None
-        cfg = self.compose(overrides)
-        with open_dict(cfg):
-            cfg.hydra.job.id = cfg.hydra.job.num = number
         return run_job(
             hydra_context=self.hydra_context,
             task_function=self.task_function,
-            config=cfg,
+            config=compose(job),
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )
