@@ -25,6 +25,7 @@ ONE_PLACE = {
     r"_pb2 import": "fmnist_lit/loggers/protocol.py",
     r"_every_n_train_steps": "fmnist_lit/chunked.py",
     r"_current_fx_name": "fmnist_lit/chunked.py",
+    r"_forward_(pre_)?hooks": "fmnist_lit/stacked.py",
     r"_average_model": "fmnist_lit/averaging.py",
     r"_get_train_description": "fmnist_lit/loggers/progress_bar.py",
 }
@@ -126,6 +127,13 @@ def test_state_of_lightnings_loops_has_the_keys_that_checkpoints_change(tmp_path
     steps = {"ready", "completed"}
     assert set(loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]) == steps, where
     assert set(loop["epoch_loop.manual_optimization.optim_step_progress"]["total"]) == steps, where
+
+
+def test_torch_keeps_the_hooks_of_a_module_where_a_stack_looks():
+    layer = torch.nn.Linear(1, 1)
+    assert (layer._forward_hooks, layer._forward_pre_hooks) == ({}, {}), "stacked.has_hooks"
+    torch.nn.utils.prune.l1_unstructured(layer, "weight", amount=1)
+    assert layer._forward_pre_hooks, "stacked.has_hooks"
 
 
 def test_lightning_still_has_what_is_asked_of_its_callbacks():

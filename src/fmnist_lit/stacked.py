@@ -153,7 +153,7 @@ class Stack:
         parts = [parts_of(row.model) for row in rows]
         self.between = list(zip(*(between for between, _ in parts), strict=True))
         self.linears = [
-            Parameters([layer.weight for layer in layers], [layer.bias for layer in layers])
+            LinearRows([layer.weight for layer in layers], [layer.bias for layer in layers])
             for layers in zip(*(linears for _, linears in parts), strict=True)
         ]
 
@@ -210,7 +210,7 @@ def parts_of(model: MLP) -> tuple[list[list[nn.Module]], list[nn.Linear]]:
     return between, linears
 
 
-class Parameters:
+class LinearRows:
     """The weights (K, out, in) and biases (K, out) of a Linear layer of several jobs, of which theirs are the rows."""
 
     def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> None:
@@ -238,7 +238,7 @@ class StackedLinear(torch.autograd.Function):
     """``nn.Linear`` of several jobs: inputs (K, N, in) to (K, N, out); the gradients go to the parameters of each."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, linear: Parameters, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, inputs: Tensor, linear: LinearRows, *parameters: Tensor) -> Tensor:
         ctx.save_for_backward(inputs, linear.weight)
         return of_rows(linear_of_rows, F.linear, inputs, linear.weight, linear.bias)
 

@@ -40,7 +40,7 @@ class Stacking:
     def told(self, numbers: Sequence[int]) -> list[str]:
         """What to say of it, a line each; ``numbers`` are those of the jobs in the sweep, from 0."""
         together = [
-            f"stacked: jobs {listed(numbers[job] for job in jobs)} train as one model of {len(jobs)}"
+            f"stacked: jobs {spans_of(numbers[job] for job in jobs)} train as one model of {len(jobs)}"
             for jobs in self.stacks
             if len(jobs) > 1
         ]
@@ -48,7 +48,8 @@ class Stacking:
         for job, reason in self.reasons.items():
             by_reason[reason].append(numbers[job])
         return together + [
-            f"not stacked: job{'s' * (len(alone) > 1)} {listed(alone)}: {reason}" for reason, alone in by_reason.items()
+            f"not stacked: job{'s' * (len(alone) > 1)} {spans_of(alone)}: {reason}"
+            for reason, alone in by_reason.items()
         ]
 
 
@@ -105,7 +106,7 @@ def why_by_itself(cfg: DictConfig) -> str | None:
     return f"{trackers[0]} follows one run a process" if trackers else None
 
 
-def listed(numbers: Iterable[int]) -> str:
+def spans_of(numbers: Iterable[int]) -> str:
     """Numbers of jobs as people count them, spans of them in short."""
     spans: list[list[int]] = []
     for number in sorted(numbers):

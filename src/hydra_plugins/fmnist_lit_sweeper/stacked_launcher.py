@@ -3,12 +3,13 @@
 import functools
 from collections.abc import Callable, Sequence
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 
-class StackedLauncher(BasicLauncher):
+class StackedLauncher(Launcher):
     """Launches jobs in stacks.
 
     Args:
@@ -16,8 +17,11 @@ class StackedLauncher(BasicLauncher):
     """
 
     def __init__(self, max_members: int | None = None) -> None:
-        super().__init__()
         self.max_members = max_members
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra has for a launcher."""
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run all jobs; those that fit together take turns."""
@@ -26,7 +30,6 @@ class StackedLauncher(BasicLauncher):
         from fmnist_lit.stacked import take_steps
         from fmnist_lit.sweep.stacking import stacks
 
-        assert self.config is not None
         setup_globals()
         jobs = range(len(job_overrides))
         numbers = [initial_job_idx + job for job in jobs]
@@ -45,8 +48,6 @@ class StackedLauncher(BasicLauncher):
 
     def compose(self, overrides: Sequence[Sequence[str]], numbers: Sequence[int], job: int) -> DictConfig:
         """The configuration of a job, of all that are to be launched."""
-        assert self.hydra_context is not None
-        assert self.config is not None
         cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides[job]))
         with open_dict(cfg):
             cfg.hydra.job.id = cfg.hydra.job.num = numbers[job]
@@ -54,8 +55,6 @@ class StackedLauncher(BasicLauncher):
 
     def run(self, compose: Callable[[int], DictConfig], job: int) -> JobReturn:
         """Run a job, as the basic launcher does; its configuration is made anew, so that not all are in memory."""
-        assert self.hydra_context is not None
-        assert self.task_function is not None
         return run_job(
             hydra_context=self.hydra_context,
             task_function=self.task_function,
