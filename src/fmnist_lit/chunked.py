@@ -119,7 +119,7 @@ class ChunkedClassifier(Classifier):
             scheduler: Any = self.lr_schedulers()
             scheduler.step()
         by_signal = stop_request.signum is not None and self.trainer.world_size == 1
-        stops = by_signal or self.global_step == self.max_steps
+        stops = by_signal or 0 <= self.max_steps == self.global_step
         if stops:
             self.trainer.should_stop = True
         return stops

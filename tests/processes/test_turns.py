@@ -73,14 +73,6 @@ def test_each_job_finds_the_process_as_it_left_it(tmp_path):
     assert (tmp_path / "3" / "log").read_text() == "0\n1\n2\n"
 
 
-def waiting(times, ended, number):
-    try:
-        for _ in range(times):
-            here.get().wait_with(number)
-    finally:
-        ended.append(number)
-
-
 def test_what_is_told_is_raised_where_a_job_waits_and_ends_the_others_softly():
     ended, seen = [], []
 
@@ -120,13 +112,29 @@ def test_signal_lets_no_other_job_begin():
     assert begun == [0, 1]
 
 
-def test_second_signal_to_a_process_that_lives_on_ends_all_jobs(monkeypatch):
+@pytest.mark.parametrize("within", [False, True])
+def test_second_signal_to_a_process_that_lives_on_ends_all_jobs(monkeypatch, within):
     monkeypatch.setattr(stop_request, "is_guest", True)
     ended: list[int] = []
+    meetings: list[int] = []
+
+    def interrupt(is_asked):
+        if is_asked and len(meetings) in (1, 2):
+            signal.raise_signal(signal.SIGTERM)
 
     def meet(members):
-        signal.raise_signal(signal.SIGTERM)
+        interrupt(not within)
+        meetings.append(len(members))
+
+    def job(number):
+        try:
+            while len(meetings) < 9:
+                interrupt(within and number == 1)
+                here.get().wait_with(number)
+        finally:
+            ended.append(number)
 
     with pytest.raises(InterruptedRunError, match="SIGTERM"):
-        take_turns([lambda number=number: waiting(9, ended, number) for number in range(3)], meet)
+        take_turns([lambda number=number: job(number) for number in range(3)], meet)
     assert ended == [0, 1, 2]
+    assert meetings == [3, 3]

@@ -90,8 +90,8 @@ class Member:
         self.told: BaseException | None = None
         self.result: Any = None
         self.error: BaseException | None = None
-        self.has_begun = self.is_running = self.has_ended = False
-        self.turn, self.pause = threading.Semaphore(0), threading.Semaphore(0)
+        self.has_begun = self.has_ended = False
+        self.turn, self.rests = threading.Semaphore(0), threading.Event()
         self.thread = threading.Thread(target=self.run, daemon=True)
 
     def run(self) -> None:
@@ -105,7 +105,7 @@ class Member:
         for handler in logging.getLogger().handlers:
             handler.close()  # logging has lost sight of it, since another job configured its own
         self.has_ended = True
-        self.pause.release()
+        self.rests.set()
 
     def go_on(self) -> None:
         """From without: let it run until it waits or ends."""
@@ -114,14 +114,13 @@ class Member:
             self.thread.start()
         self.offer = None
         self.world.enter()
-        self.is_running = True
+        self.rests.clear()
         self.turn.release()
         self.come_to_rest()
 
     def come_to_rest(self) -> None:
         """From without: wait until it waits or ends."""
-        self.pause.acquire()
-        self.is_running = False
+        self.rests.wait()
         self.world = World.of_now()
         if self.has_ended:
             self.thread.join()
@@ -133,7 +132,7 @@ class Member:
             BaseException: what it is told meanwhile.
         """
         self.offer = offer
-        self.pause.release()
+        self.rests.set()
         self.turn.acquire()
         if self.told is not None:
             told, self.told = self.told, None
@@ -141,8 +140,8 @@ class Member:
 
     def give_up(self, error: BaseException) -> None:
         """From without: end it by an exception, if it has begun."""
-        if self.is_running:
-            self.come_to_rest()
+        if self.has_begun:
+            self.come_to_rest()  # a signal may have come while it ran
         while self.has_begun and not self.has_ended:
             self.told = error
             self.go_on()
