@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from fmnist_lit.chunked import ChunkedClassifier
 from fmnist_lit.processes.signals import stop_request
 from fmnist_lit.stacked import laid_in_rows, linear_of_rows, of_rows, sum_of_rows
+from fmnist_lit.sweep.search import trials_at_a_time
 from fmnist_lit.sweep.stacking import Stacking, stacks
 
 RUN = ("-m", *TINY, "trainer.max_epochs=2", "logger=csv", "~callbacks.progress_bar", "callbacks.overview.graph=false")
@@ -217,6 +218,12 @@ def test_jobs_are_put_together_by_model_data_and_trainer():
         "not stacked: job 23: not all of it is known before it runs: Interpolation key 'nowhere' not found",
     ]
     assert stacks(jobs[:1], None) == Stacking([[0]], {0: "no other job has the same model, data and trainer"})
+
+
+def test_search_samples_as_many_jobs_at_a_time_as_a_stack_takes():
+    sweeper = {"n_jobs": None, "sampler": "tpe", "pruner": "none", "n_trials": 20}
+    launcher = {"_target_": "hydra_plugins.fmnist_lit_sweeper.stacked_launcher.StackedLauncher", "max_members": 7}
+    assert trials_at_a_time(OmegaConf.create({"sweeper": sweeper, "launcher": launcher})) == 7
 
 
 def test_limit_of_members_is_checked(launch_here, capsys):
