@@ -149,6 +149,13 @@ def test_state_of_lightnings_loops_has_the_keys_that_checkpoints_change(tmp_path
     assert set(loop["epoch_loop.manual_optimization.optim_step_progress"]["total"]) == steps, where
 
 
+def test_torch_keeps_the_hooks_of_a_module_where_a_stack_looks():
+    layer = torch.nn.Linear(1, 1)
+    assert (layer._forward_hooks, layer._forward_pre_hooks) == ({}, {}), "captured.is_hooked"
+    torch.nn.utils.prune.l1_unstructured(layer, "weight", amount=1)
+    assert layer._forward_pre_hooks, "captured.is_hooked"
+
+
 def test_lightning_still_has_what_is_asked_of_its_callbacks():
     from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, WeightAveraging
 

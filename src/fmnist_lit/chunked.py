@@ -1,7 +1,7 @@
 """The classifier, several optimiser steps a hook: the same bits as the textbook's, at the cost of a bare loop."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -111,42 +111,48 @@ class ChunkedClassifier(Classifier):
         self.in_last_batch = False
 
     def training_step(self, chunk: tuple[Tensor, Tensor], chunk_index: int) -> None:  # type: ignore[override]
-        images, labels = chunk
-        batches = list(zip(torch.split(images, self.batch_size), torch.split(labels, self.batch_size), strict=True))
         optimizer: Any = self.optimizers()
-        scheduler: Any = self.lr_schedulers()
-        alone, step = self.trainer.world_size == 1, self.global_step
-        take_step = self.replayed_step if self.captured and self.captured.is_allowed() else self.eager_step
-        for index, batch in enumerate(batches, start=1):
-            self.in_last_batch = index == len(batches) and self.trainer.is_last_batch
-            if not take_step(optimizer, batch, index):
-                continue
-            if self.scheduler_interval == "step":
-                scheduler.step()
-            step += 1
-            if step == self.max_steps or (alone and stop_request.signum is not None):
-                self.trainer.should_stop = True
+        captured = self.captured if self.captured and self.captured.is_allowed() else None
+        for batch in self.batches_of(chunk):
+            if captured:
+                self.count_step(optimizer, *captured(*batch), batch[1])
+            else:
+                self.manual_backward(super().training_step(batch, chunk_index))
+                if not self.step_is_due:
+                    continue
+                optimizer.step()
+            if self.stops_after_step(optimizer):
                 break
         self.progress.flush()
 
-    def eager_step(self, optimizer: Any, batch: tuple[Tensor, Tensor], index: int) -> bool:
-        """The textbook's step; whether it has come to one, or the batch waits for others."""
-        loss = super().training_step(batch, index)
-        self.manual_backward(loss / self.accumulate_grad_batches if self.accumulate_grad_batches > 1 else loss)
-        if self.progress.batches % self.accumulate_grad_batches and not self.in_last_batch:
-            return False
-        optimizer.step()
-        optimizer.zero_grad()
-        return True
+    def batches_of(self, chunk: tuple[Tensor, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of a chunk; while each is worked on, it is known whether it is the last of its epoch."""
+        images, labels = chunk
+        batches = list(zip(torch.split(images, self.batch_size), torch.split(labels, self.batch_size), strict=True))
+        for index, batch in enumerate(batches, start=1):
+            self.in_last_batch = index == len(batches) and self.trainer.is_last_batch
+            yield batch
 
-    def replayed_step(self, optimizer: Any, batch: tuple[Tensor, Tensor], index: int) -> bool:
-        """The same from a graph, and what Python counts of it."""
-        assert self.captured is not None
-        self.progress.add(*self.captured(*batch), batch[1])
-        optimizer._on_before_step()
-        super().on_before_optimizer_step(optimizer)
-        optimizer._on_after_step()
-        return True
+    def training_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        loss = super().training_loss(logits, labels)
+        return loss / self.accumulate_grad_batches if self.accumulate_grad_batches > 1 else loss
+
+    @property
+    def step_is_due(self) -> bool:
+        """Whether the gradient of as many batches as make an optimiser step is there."""
+        return self.in_last_batch or not self.progress.batches % self.accumulate_grad_batches
+
+    def stops_after_step(self, optimizer: Any) -> bool:
+        """Do what follows an optimiser step; whether it is the last one for now."""
+        optimizer.zero_grad()
+        if self.scheduler_interval == "step":
+            scheduler: Any = self.lr_schedulers()
+            scheduler.step()
+        by_signal = stop_request.signum is not None and self.trainer.world_size == 1
+        stops = by_signal or 0 <= self.max_steps == self.global_step
+        if stops:
+            self.trainer.should_stop = True
+        return stops
 
     def bare_step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """A step without Lightning and without what Python counts: all that a graph can hold."""
@@ -158,6 +164,13 @@ class ChunkedClassifier(Classifier):
         optimizer.step()
         optimizer.zero_grad()
         return loss.detach(), logits.detach()
+
+    def count_step(self, optimizer: Any, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """What Lightning and the figures have to know of a step that was taken without them."""
+        self.progress.add(loss, logits, labels)
+        optimizer._on_before_step()
+        super().on_before_optimizer_step(optimizer)
+        optimizer._on_after_step()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         super().on_before_optimizer_step(optimizer)

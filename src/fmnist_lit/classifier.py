@@ -27,8 +27,7 @@ class Classifier(LightningModule):
         monitor: the metric that a schedule follows which waits for a plateau.
         l1: factor on the sum of |weight| in what is minimised.
         decay_biases: whether the optimiser's weight decay also acts on biases and on the scales of norms.
-        flip_average: whether evaluations also average the logits of each image and its mirror image, as a figure of
-            their own beside the plain one.
+        flip_average: whether evaluations also average the logits of each image and its mirror image, as another figure.
         watched: names of the validation dataloaders, in their order.
     """
 
@@ -94,15 +93,17 @@ class Classifier(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         images, labels = batch
-        logits = self.model(images)
+        return self.training_loss(self.model(images), labels)
+
+    def training_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """What a batch's backward pass begins with; it counts towards the figures of the epoch."""
         loss = self.loss(logits, labels)
         self.progress.add(loss, logits, labels)
         return self.objective(loss, labels)
 
     def objective(self, loss: Tensor, labels: Tensor) -> Tensor:
         """What is minimised, of a batch with this loss."""
-        if self.l1:
-            loss = loss + self.l1 * l1_penalty(self.model.parameters())
+        loss = loss + self.l1 * l1_penalty(self.model.parameters()) if self.l1 else loss
         return loss * sample_weight(self.trainer, len(labels)) if self.is_last_batch else loss
 
     @property
