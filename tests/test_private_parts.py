@@ -8,9 +8,11 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch.utils.data import DataLoader, TensorDataset
 
 import fmnist_lit
+from fmnist_lit.captured import MODULE_HOOKS, OPTIMIZER_HOOKS
 
 SOURCE = Path(fmnist_lit.__file__).parent
 MODULES = {str(file.relative_to(SOURCE.parent)): file.read_text(encoding="utf-8") for file in SOURCE.rglob("*.py")}
@@ -26,6 +28,8 @@ ONE_PLACE = {
     r"_every_n_train_steps": "fmnist_lit/chunked.py",
     r"_current_fx_name": "fmnist_lit/chunked.py",
     r"_average_model": "fmnist_lit/averaging.py",
+    r"_on_(before|after)_step": "fmnist_lit/chunked.py",
+    r"_optimizer_step_p(re|ost)_hooks|_(forward|backward)_(pre_)?hooks": "fmnist_lit/captured.py",
     r"_get_train_description": "fmnist_lit/loggers/progress_bar.py",
 }
 
@@ -107,6 +111,23 @@ class Module(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+def test_hooks_and_counters_of_a_step_are_where_a_recorded_one_looks_for_them():
+    layer = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(layer.parameters())
+    assert not any(getattr(layer, name) for name in MODULE_HOOKS), "captured.py"
+    assert not any(getattr(optimizer, name) for name in OPTIMIZER_HOOKS), "captured.py"
+    layer.register_forward_pre_hook(print)
+    layer.register_forward_hook(print)
+    layer.register_full_backward_pre_hook(print)
+    layer.register_full_backward_hook(print)
+    optimizer.register_step_pre_hook(print)
+    optimizer.register_step_post_hook(print)
+    assert all(getattr(layer, name) for name in MODULE_HOOKS), "captured.py"
+    assert all(getattr(optimizer, name) for name in OPTIMIZER_HOOKS), "captured.py"
+    counting = LightningOptimizer(optimizer)
+    assert counting._on_before_step() is counting._on_after_step() is None, "chunked.py counts its steps so"
+
+
 @pytest.mark.parametrize("automatic", [True, False])
 @pytest.mark.filterwarnings("ignore")
 def test_state_of_lightnings_loops_has_the_keys_that_checkpoints_change(tmp_path, automatic):
@@ -126,6 +147,13 @@ def test_state_of_lightnings_loops_has_the_keys_that_checkpoints_change(tmp_path
     steps = {"ready", "completed"}
     assert set(loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]) == steps, where
     assert set(loop["epoch_loop.manual_optimization.optim_step_progress"]["total"]) == steps, where
+
+
+def test_torch_keeps_the_hooks_of_a_module_where_a_stack_looks():
+    layer = torch.nn.Linear(1, 1)
+    assert (layer._forward_hooks, layer._forward_pre_hooks) == ({}, {}), "captured.is_hooked"
+    torch.nn.utils.prune.l1_unstructured(layer, "weight", amount=1)
+    assert layer._forward_pre_hooks, "captured.is_hooked"
 
 
 def test_lightning_still_has_what_is_asked_of_its_callbacks():

@@ -34,11 +34,13 @@ from typing import Self
 
 import matplotlib.pyplot as plt
 import torch
-from reference_loops import Lap, Setting, bare, fmnist_lit, jax, matmul, sklearn, template, textbook, tutorial
+from reference_loops import Lap, Setting, bare, fmnist_lit, graphed, jax, matmul, sklearn, template, textbook, tutorial
 
 from fmnist_lit.run.provenance import commit
 
-LOOPS = {loop.__name__: loop for loop in (bare, fmnist_lit, textbook, tutorial, template, jax, sklearn, matmul)}
+LOOPS = {
+    loop.__name__: loop for loop in (bare, graphed, fmnist_lit, textbook, tutorial, template, jax, sklearn, matmul)
+}
 OURS = ("fmnist_lit", "textbook")
 WITH_PRECISION = ("bare", *OURS)
 GROWTH = {

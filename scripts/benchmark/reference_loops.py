@@ -50,6 +50,7 @@ class Setting:
         total_epochs: the most that will be asked of a contender.
         seed: of the initial weights and the order of the images.
         overrides: for fmnist_lit and textbook only, as on its command line.
+        source: of the images: ``auto``, ``fashion_mnist`` or ``synthetic``.
     """
 
     device: str = "cpu"
@@ -60,14 +61,15 @@ class Setting:
     total_epochs: int = 1000
     seed: int = 0
     overrides: tuple[str, ...] = ()
+    source: str = "auto"
 
     @property
     def dataset(self) -> str:
-        return load_images("auto", DATA_DIR, 0).name
+        return load_images(self.source, DATA_DIR, 0).name
 
     def images(self, split: str) -> tuple[Tensor, Tensor]:
         """Pixels (N, 1, 28, 28) uint8 and labels (N,) int64 of ``train`` or ``test``."""
-        data = load_images("auto", DATA_DIR, 0)
+        data = load_images(self.source, DATA_DIR, 0)
         train, test = data.train, data.test
         images = train[: self.num_samples] if split == "train" else test
         return images.pixels, images.labels
@@ -106,13 +108,64 @@ def bare(setting: Setting, lap: Lap) -> None:
             optimizer.step()
             loss_sum += loss.detach() * len(y)
             correct += (logits.argmax(dim=1) == y).sum()
-        test_loss, test_correct = torch.zeros(2, device=setting.device)
-        with torch.inference_mode(), autocast:
-            for x, y in test_batches:
-                logits = model(x)
-                test_loss += F.cross_entropy(logits, y) * len(y)
-                test_correct += (logits.argmax(dim=1) == y).sum()
-        figures = torch.stack([loss_sum, correct, test_loss, test_correct]).tolist()
+        with autocast:
+            figures = torch.stack([loss_sum, correct, *tested(model, test_batches)]).tolist()
+        accuracy = figures[-1] / sum(len(y) for _, y in test_batches)
+
+
+@torch.inference_mode()
+def tested(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Loss and correct answers summed over batches, (2,)."""
+    loss_sum, correct = sums = torch.zeros(2, device=batches[0][0].device)
+    for x, y in batches:
+        logits = model(x)
+        loss_sum += F.cross_entropy(logits, y) * len(y)
+        correct += (logits.argmax(dim=1) == y).sum()
+    return sums
+
+
+def graphed(setting: Setting, lap: Lap) -> None:
+    """``bare`` with its step, gathering and metrics included, in a CUDA graph that is captured by hand."""
+    if setting.device != "cuda":
+        raise ImportError("CUDA graphs without CUDA")
+    model = setting.model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR, fused=True)
+    images, labels = setting.rows("train")
+    test_batches = list(zip(*(rows.split(EVAL_BATCH_SIZE) for rows in setting.rows("test")), strict=True))
+    loss_sum, correct = torch.zeros(2, device=setting.device)
+    captured_rows = torch.arange(setting.batch_size, device=setting.device)
+
+    def step(rows: Tensor) -> None:
+        x, y = images.index_select(0, rows), labels.index_select(0, rows)
+        logits = model(x)
+        loss = F.cross_entropy(logits, y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss_sum.add_(loss.detach() * len(y))
+        correct.add_((logits.argmax(dim=1) == y).sum())
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step(captured_rows)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        step(captured_rows)
+    accuracy = UNKNOWN
+    while True:
+        lap(accuracy)
+        loss_sum.zero_()
+        correct.zero_()
+        for rows in torch.randperm(len(labels), device=setting.device).split(setting.batch_size):
+            if len(rows) == setting.batch_size:
+                captured_rows.copy_(rows)
+                graph.replay()
+            else:
+                step(rows)
+        figures = torch.stack([loss_sum, correct, *tested(model, test_batches)]).tolist()
         accuracy = figures[-1] / sum(len(y) for _, y in test_batches)
 
 
@@ -124,6 +177,7 @@ def fmnist_lit(setting: Setting, lap: Lap) -> None:
         overrides = [
             "experiment=tutorial",  # trains on all images, evaluates the test images after each epoch
             "data.shuffle=true",
+            f"data.source={setting.source}",
             f"data.batch_size={setting.batch_size}",
             f"data.train_size={setting.num_samples}",
             f"model.hidden_sizes=[{setting.hidden_size},{setting.hidden_size}]",

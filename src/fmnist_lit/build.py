@@ -29,11 +29,13 @@ from fmnist_lit.data import FashionMNISTDataModule
 from fmnist_lit.data.batches import limited
 from fmnist_lit.errors import named_error
 from fmnist_lit.processes import ranks
+from fmnist_lit.processes.turns import here
 from fmnist_lit.run.checkpoint import CheckpointError, DurableCheckpointIO, load_checkpoint
 from fmnist_lit.run.initial_weights import load_initial_weights
 from fmnist_lit.run.pruning import pruning_of
 from fmnist_lit.run.resume import keep_configuration, require_same
 from fmnist_lit.run.stopping import StopConditions
+from fmnist_lit.stacked import StackedClassifier, share_images
 
 log = logging.getLogger(__name__)
 
@@ -170,6 +172,7 @@ def make_datamodule(cfg: DictConfig, trainer: Trainer) -> FashionMNISTDataModule
         had = earlier_configuration(cfg.ckpt_path)
         require_same({"dataset": had.get("dataset")}, {"dataset": datamodule.load().name}, cfg.ckpt_path)
     datamodule.setup()
+    share_images(datamodule)
     return datamodule
 
 
@@ -216,10 +219,15 @@ def make_classifier(cfg: DictConfig, model: torch.nn.Module, datamodule: Fashion
         "watched": datamodule.watched,
     }
     if cfg.trainer.steps_per_batch == 1:
+        if cfg.trainer.cuda_graph:
+            log.info("trainer.cuda_graph: eager steps, the textbook class trains (trainer.steps_per_batch=1)")
+        if here.get() is not None:
+            log.info("not stacked: a job that takes single steps trains by itself, while the others wait")
         classifier = Classifier(*parts, **options)
     else:
-        options |= {key: cfg.trainer[key] for key in (*STEP_OPTIONS, "max_steps") if key in cfg.trainer}
-        classifier = ChunkedClassifier(*parts, batch_size=cfg.data.batch_size, **options)
+        options |= {key: cfg.trainer[key] for key in (*STEP_OPTIONS, "max_steps", "cuda_graph") if key in cfg.trainer}
+        kind = ChunkedClassifier if here.get() is None else StackedClassifier
+        classifier = kind(*parts, batch_size=cfg.data.batch_size, **options)
     configuration = {**plain(cfg, resolve=True), "dataset": datamodule.dataset, "classes": list(datamodule.classes)}
     configuration["scaling"] = asdict(datamodule.scale)  # so that the checkpoint is of use without the data
     if cfg.ckpt_path is not None:

@@ -1,6 +1,7 @@
 """The classifier, several optimiser steps a hook: the same bits as the textbook's, at the cost of a bare loop."""
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -20,10 +21,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from fmnist_lit.captured import RECORDERS, CapturedStep, obstacles
 from fmnist_lit.classifier import Classifier
 from fmnist_lit.config import ConfigError
 from fmnist_lit.config.criterion import was_not_logged
 from fmnist_lit.processes.signals import stop_request
+
+log = logging.getLogger(__name__)
 
 STEPS_PER_BATCH = 50  # so that the Trainer's hooks cost nothing
 # lightning.Trainer's options that count or time batches
@@ -32,6 +36,7 @@ STEP_HOOKS = (
     *("on_train_batch_start", "on_train_batch_end", "on_before_zero_grad", "on_before_backward", "on_after_backward"),
     "on_before_optimizer_step",
 )
+WITHIN_A_STEP = STEP_HOOKS[2:]
 
 
 class ChunkedClassifier(Classifier):
@@ -45,6 +50,7 @@ class ChunkedClassifier(Classifier):
         gradient_clip_val, gradient_clip_algorithm: of lightning.Trainer; None for no limit, and for the norm.
         accumulate_grad_batches: batches whose mean gradient makes an optimiser step.
         max_steps: stop after so many optimiser steps; -1 for no limit.
+        cuda_graph: replay the step from a CUDA graph, where that can be.
         classifier: what ``Classifier`` takes.
     """
 
@@ -56,6 +62,7 @@ class ChunkedClassifier(Classifier):
         gradient_clip_algorithm: str | None = None,
         accumulate_grad_batches: int = 1,
         max_steps: int = -1,
+        cuda_graph: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(*classifier, **options)
@@ -65,6 +72,8 @@ class ChunkedClassifier(Classifier):
         self.gradient_clip_algorithm = gradient_clip_algorithm
         self.accumulate_grad_batches = accumulate_grad_batches
         self.max_steps = max_steps
+        self.cuda_graph = cuda_graph
+        self.captured: CapturedStep | None = None
         self.in_last_batch = False  # of its epoch, not of a chunk
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -81,34 +90,94 @@ class ChunkedClassifier(Classifier):
     def is_last_batch(self) -> bool:
         return self.in_last_batch
 
+    def on_train_start(self) -> None:
+        if not self.cuda_graph:
+            return
+        reasons = list(obstacles(self.trainer, self.accumulate_grad_batches))
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # set by Trainer.__init__
+        acting = (c for c in callbacks if any(is_overridden(c, hook) for hook in WITHIN_A_STEP))
+        reasons += [f"{type(callback).__name__} acts within each" for callback in acting]
+        if reasons:
+            log.info("trainer.cuda_graph: eager steps, %s", reasons[0])
+            return
+        watched = self.model, self.loss, self.trainer.optimizers[0]
+        self.captured = CapturedStep(self.bare_step, self.batch_size, *watched, RECORDERS[self.device.type]())
+
+    def on_train_end(self) -> None:
+        self.captured = None  # and the memory that its graph holds
+
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
         self.in_last_batch = False
 
     def training_step(self, chunk: tuple[Tensor, Tensor], chunk_index: int) -> None:  # type: ignore[override]
-        images, labels = chunk
-        batches = list(zip(torch.split(images, self.batch_size), torch.split(labels, self.batch_size), strict=True))
         optimizer: Any = self.optimizers()
-        scheduler: Any = self.lr_schedulers()
-        alone, step = self.trainer.world_size == 1, self.global_step
-        for index, batch in enumerate(batches, start=1):
-            self.in_last_batch = index == len(batches) and self.trainer.is_last_batch
-            loss = super().training_step(batch, index)
-            self.manual_backward(loss / self.accumulate_grad_batches if self.accumulate_grad_batches > 1 else loss)
-            if self.progress.batches % self.accumulate_grad_batches and not self.in_last_batch:
-                continue
-            optimizer.step()
-            optimizer.zero_grad()
-            if self.scheduler_interval == "step":
-                scheduler.step()
-            step += 1
-            if step == self.max_steps or (alone and stop_request.signum is not None):
-                self.trainer.should_stop = True
+        captured = self.captured if self.captured and self.captured.is_allowed() else None
+        for batch in self.batches_of(chunk):
+            if captured:
+                self.count_step(optimizer, *captured(*batch), batch[1])
+            else:
+                self.manual_backward(super().training_step(batch, chunk_index))
+                if not self.step_is_due:
+                    continue
+                optimizer.step()
+            if self.stops_after_step(optimizer):
                 break
         self.progress.flush()
 
+    def batches_of(self, chunk: tuple[Tensor, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of a chunk; while each is worked on, it is known whether it is the last of its epoch."""
+        images, labels = chunk
+        batches = list(zip(torch.split(images, self.batch_size), torch.split(labels, self.batch_size), strict=True))
+        for index, batch in enumerate(batches, start=1):
+            self.in_last_batch = index == len(batches) and self.trainer.is_last_batch
+            yield batch
+
+    def training_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        loss = super().training_loss(logits, labels)
+        return loss / self.accumulate_grad_batches if self.accumulate_grad_batches > 1 else loss
+
+    @property
+    def step_is_due(self) -> bool:
+        """Whether the gradient of as many batches as make an optimiser step is there."""
+        return self.in_last_batch or not self.progress.batches % self.accumulate_grad_batches
+
+    def stops_after_step(self, optimizer: Any) -> bool:
+        """Do what follows an optimiser step; whether it is the last one for now."""
+        optimizer.zero_grad()
+        if self.scheduler_interval == "step":
+            scheduler: Any = self.lr_schedulers()
+            scheduler.step()
+        by_signal = stop_request.signum is not None and self.trainer.world_size == 1
+        stops = by_signal or 0 <= self.max_steps == self.global_step
+        if stops:
+            self.trainer.should_stop = True
+        return stops
+
+    def bare_step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """A step without Lightning and without what Python counts: all that a graph can hold."""
+        optimizer = self.trainer.optimizers[0]
+        logits = self.model(images)
+        loss = self.loss(logits, labels)
+        self.objective(loss, labels).backward()  # type: ignore[no-untyped-call]  # untyped in torch
+        self.clip(optimizer)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach(), logits.detach()
+
+    def count_step(self, optimizer: Any, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """What Lightning and the figures have to know of a step that was taken without them."""
+        self.progress.add(loss, logits, labels)
+        optimizer._on_before_step()
+        super().on_before_optimizer_step(optimizer)
+        optimizer._on_after_step()
+
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         super().on_before_optimizer_step(optimizer)
+        self.clip(optimizer)
+
+    def clip(self, optimizer: Optimizer) -> None:
+        """Limit the gradient, if there is a limit."""
         if self.gradient_clip_val is not None:
             self.configure_gradient_clipping(optimizer, self.gradient_clip_val, self.gradient_clip_algorithm)
 

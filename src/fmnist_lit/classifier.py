@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -28,8 +27,7 @@ class Classifier(LightningModule):
         monitor: the metric that a schedule follows which waits for a plateau.
         l1: factor on the sum of |weight| in what is minimised.
         decay_biases: whether the optimiser's weight decay also acts on biases and on the scales of norms.
-        flip_average: whether evaluations also average the logits of each image and its mirror image, as a figure of
-            their own beside the plain one.
+        flip_average: whether evaluations also average the logits of each image and its mirror image, as another figure.
         watched: names of the validation dataloaders, in their order.
     """
 
@@ -95,11 +93,17 @@ class Classifier(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         images, labels = batch
-        logits = self.model(images)
+        return self.training_loss(self.model(images), labels)
+
+    def training_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """What a batch's backward pass begins with; it counts towards the figures of the epoch."""
         loss = self.loss(logits, labels)
         self.progress.add(loss, logits, labels)
-        if self.l1:
-            loss = loss + self.l1 * l1_penalty(self.model.parameters())
+        return self.objective(loss, labels)
+
+    def objective(self, loss: Tensor, labels: Tensor) -> Tensor:
+        """What is minimised, of a batch with this loss."""
+        loss = loss + self.l1 * l1_penalty(self.model.parameters()) if self.l1 else loss
         return loss * sample_weight(self.trainer, len(labels)) if self.is_last_batch else loss
 
     @property
@@ -135,8 +139,7 @@ class Classifier(LightningModule):
         self.images["train"] = self.progress.images
         self.figures |= {"lr": self.progress.learning_rate, "seconds": self.progress.seconds}
         if self.l1:
-            with torch.no_grad():
-                self.figures["regularization/l1"] = self.l1 * float(l1_penalty(self.model.parameters()))
+            self.figures["regularization/l1"] = self.l1 * l1_penalty(self.model.parameters()).item()
         self.log_dict(self.figures, logger=False)
         for logger in self.loggers:
             logger.log_metrics(self.figures, step=self.current_epoch + 1)

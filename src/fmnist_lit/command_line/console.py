@@ -16,7 +16,7 @@ from fmnist_lit.processes import workers
 class ConsoleHandler(logging.StreamHandler[TextIO]):
     """Writes to whatever ``sys.stdout`` is at the time, so that lines appear above a live progress bar.
 
-    A job in a process of its own says which one it is.
+    A job beside others says which one it is.
     Tracebacks are for train.log; ``HYDRA_FULL_ERROR=1`` shows them here as well.
     """
 
@@ -32,6 +32,6 @@ class ConsoleHandler(logging.StreamHandler[TextIO]):
             record = copy.copy(record)
             record.exc_info = record.exc_text = None
         text = super().format(record)
-        if workers.in_worker():  # other jobs write there too
+        if workers.beside_others():  # other jobs write there too
             return textwrap.indent(text, f"[{Path(HydraConfig.get().runtime.output_dir).name}] ")
         return text

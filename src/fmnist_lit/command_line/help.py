@@ -26,6 +26,7 @@ Examples
   python -m fmnist_lit optimizer=adam loss=label_smoothing trainer.max_epochs=5
   python -m fmnist_lit -m optimizer.lr=1e-3,1e-2,1e-1 data.batch_size=32,64
   python -m fmnist_lit callbacks=[default,early_stopping]       options of callbacks and logger may be several
+  python -m fmnist_lit -m hydra/launcher=stacked seed=0,1,2,3   jobs that differ in numbers, as one batched model
   python -m fmnist_lit.find_lr optimizer=adam                   suggests a learning rate
   python -m fmnist_lit debug=overfit                            is there a mistake in it? also one_batch, nan, profile
   python -m fmnist_lit ckpt_path=latest                         resume; or ckpt_path=outputs/runs/FOLDER

@@ -77,9 +77,11 @@ def require_sweepable(cfg: DictConfig, swept: Sequence[Override], params: Sequen
         require_halving(cfg, swept)
     if is_search(cfg):
         space_of(cfg, swept)
-    size = cfg.hydra.sweeper.get("max_batch_size")
-    if size is not None and (type(size) is not int or size < 1):
-        raise ConfigError(f"hydra.sweeper.max_batch_size={size}: must be a whole number from 1, or null for no limit")
+    limits = {"sweeper.max_batch_size": cfg.hydra.sweeper, "launcher.max_members": cfg.hydra.launcher}
+    for key, node in limits.items():
+        size = node.get(key.partition(".")[2])
+        if size is not None and (type(size) is not int or size < 1):
+            raise ConfigError(f"hydra.{key}={size}: must be a whole number from 1, or null for no limit")
 
 
 def require_halving(cfg: DictConfig, swept: Sequence[Override]) -> None:

@@ -13,7 +13,7 @@ from fmnist_lit.config.signatures import NoSuchNameError, signature
 Nodes = dict[tuple[str, ...], dict[str, Any]]  # by path, what is at each key
 HYDRAS_KEYS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")  # of a node that has a _target_
 # In cfg.trainer, but not for lightning.Trainer
-OWN_OPTIONS = ("matmul_precision", "max_steps", "steps_per_batch", "checkpoint_every_n_steps")
+OWN_OPTIONS = ("matmul_precision", "max_steps", "steps_per_batch", "cuda_graph", "checkpoint_every_n_steps")
 # What build.py gives to a part beside its keys, and what to write instead where there is something
 GIVEN = {
     "data": dict.fromkeys(("seed", "steps_per_batch", "break_every", "evaluate_each_epoch"), ""),

@@ -211,6 +211,7 @@ RULES = {
     "trainer.overfit_batches": BATCHES,
     "trainer.detect_anomaly": BOOLEAN,
     "trainer.steps_per_batch": integer(1) | one_of("auto"),
+    "trainer.cuda_graph": BOOLEAN,
     "loss.label_smoothing": number(minimum=0, maximum=1),
 }
 # Any other number, such as an option that a new optimiser brings

@@ -39,7 +39,7 @@ MOVED = {
 }
 TRUSTED_HYDRA_TARGETS = re.compile(
     r"""fmnist_lit\.sweep\.callback\.SummaryCallback
-    |hydra_plugins\.fmnist_lit_sweeper\.(grid_sweeper\.GridSweeper|search_sweeper\.SearchSweeper)
+    |hydra_plugins\.fmnist_lit_sweeper\.(grid_sweeper\.GridSweeper|search_sweeper\.SearchSweeper|stacked_launcher\.StackedLauncher)
     |hydra\._internal\.core_plugins\.basic_(sweeper\.BasicSweeper|launcher\.BasicLauncher)
     |hydra_plugins\.hydra_joblib_launcher\.joblib_launcher\.JoblibLauncher
     |hydra_plugins\.hydra_submitit_launcher\.submitit_launcher\.(Local|Slurm)Launcher
@@ -50,7 +50,7 @@ TRUSTED_HYDRA_TARGETS = re.compile(
 # Keys of launchers and sweepers. Left out: those that take shell commands, functions, options of srun or sbatch at
 # will, or the address of a cluster, whose answers would be unpickled.
 TRUSTED_PLUGIN_KEYS = re.compile(
-    r"""_target_|params(\..+)?|max_batch_size|n_trials|n_jobs|seed|when(\..+)?|(sampler|pruner)(_options(\..+)?)?
+    r"""_target_|params(\..+)?|max_batch_size|max_members|n_trials|n_jobs|seed|when(\..+)?|(sampler|pruner)(_options(\..+)?)?
     |backend|prefer|require|verbose|pre_dispatch|batch_size|timeout|temp_folder|max_nbytes|mmap_mode
     |submitit_folder|name|partition|account|qos|constraint|exclude|comment|timeout_min|signal_delay_s|max_num_timeout
     |array_parallelism|nodes|tasks_per_node|(cpus|gpus)_per_(task|node|gpu)|gres|mem_gb|mem_per_(cpu|gpu)

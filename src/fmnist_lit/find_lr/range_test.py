@@ -28,7 +28,13 @@ KEPT = (
     *("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches"),
     *("limit_train_batches", "overfit_batches", "detect_anomaly"),
 )
-ENDLESS = {"max_epochs": -1, "max_steps": -1, "steps_per_batch": 1, "checkpoint_every_n_steps": None}
+ENDLESS = {
+    "max_epochs": -1,
+    "max_steps": -1,
+    "steps_per_batch": 1,
+    "cuda_graph": False,
+    "checkpoint_every_n_steps": None,
+}
 
 
 @dataclass(frozen=True)

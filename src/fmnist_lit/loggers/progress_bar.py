@@ -20,9 +20,9 @@ class ProgressBar(RichProgressBar):
 
     def __init__(self, refresh_rate: int = 4) -> None:
         super().__init__(refresh_rate=refresh_rate)
-        if sys.stdout is None or not sys.stdout.isatty() or workers.in_worker():  # other jobs write there too
+        if sys.stdout is None or not sys.stdout.isatty() or workers.beside_others():  # other jobs write there too
             self.disable()
-        self.in_notebook = NotebookBar() if in_notebook() and not workers.in_worker() else None
+        self.in_notebook = NotebookBar() if in_notebook() and not workers.beside_others() else None
 
     @property
     def total_train_batches(self) -> int:

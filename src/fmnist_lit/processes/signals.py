@@ -37,6 +37,7 @@ class StopRequest:
         self.second_is_final = True
         self.is_guest = False  # in a process that is to live on
         self.deferred = False
+        self.is_shared = False  # by jobs that take turns in this process
 
     def receive(self, signum: int, frame: FrameType | None) -> None:
         """Signal handler: remember the signal, or raise it at once where no training step is under way."""
@@ -60,7 +61,10 @@ class StopRequest:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle the signals in this block, where the thread may; forget any earlier one."""
+        """Handle the signals in this block, where the thread may; forget any earlier one. Who shares them need not."""
+        if self.is_shared:
+            yield
+            return
         self.signum, self.received = None, False
         before = self.install()
         try:
@@ -80,6 +84,15 @@ class StopRequest:
             yield
         finally:
             self.deferred = before
+
+    @contextlib.contextmanager
+    def sharing(self) -> Iterator[None]:
+        """Let all that listen in this block hear the same signal."""
+        self.is_shared = True
+        try:
+            yield
+        finally:
+            self.is_shared = False
 
 
 def handle(handler: Callable[[int, FrameType | None], Any]) -> dict[signal.Signals, Any]:

@@ -19,9 +19,11 @@ from omegaconf import DictConfig
 from fmnist_lit.config import ConfigError
 from fmnist_lit.processes.lock import LOCK, is_held, lock_of, writing
 from fmnist_lit.processes.signals import InterruptedRunError, handle, put_back, stop_request
+from fmnist_lit.processes.turns import here
 
 SECONDS_TO_STOP = 60.0
 SECONDS_BETWEEN_LOOKS = 0.5
+IN_THIS_PROCESS = ("BasicLauncher", "StackedLauncher")  # where the others start processes
 
 leads = False  # whether this process leads a sweep; those that a launcher starts do not
 
@@ -60,7 +62,7 @@ def leading(sweep_dir: Path, launcher: DictConfig) -> Iterator[None]:
     with writing(sweep_dir):
         leads = True
         try:
-            if "BasicLauncher" not in launcher._target_ and not threads:
+            if not launcher._target_.endswith(IN_THIS_PROCESS) and not threads:
                 os.environ["OMP_NUM_THREADS"] = "1"  # a job; jobs that share cores are slower with more
             if under_ray:
                 start_ray(launcher.ray.init)  # now, since it sets a signal handler too
@@ -137,6 +139,11 @@ def needs_a_leader() -> bool:
 def in_worker() -> bool:
     """Whether this process runs jobs for a sweep that another process leads."""
     return not leads and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def beside_others() -> bool:
+    """Whether other jobs write to the same screen: from processes of their own, or in turns with this one."""
+    return here.get() is not None or in_worker()
 
 
 def sweep_is_led() -> bool:

@@ -20,7 +20,7 @@ MAY_CHANGE = {
     *("ckpt_path", "run_dir", "sweep.fail_fast", "sweep.halving", "sweep.until_epoch", "total_steps"),
     *("num_threads", "data.data_dir", "data.source"),
     *("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.accelerator"),
-    *("trainer.checkpoint_every_n_steps", "trainer.steps_per_batch", "tags", "note"),
+    *("trainer.checkpoint_every_n_steps", "trainer.steps_per_batch", "trainer.cuda_graph", "tags", "note"),
 }
 # Keys that earlier versions did not know, and what they did
 NEW_SINCE_0_1 = {

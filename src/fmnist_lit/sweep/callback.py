@@ -34,12 +34,12 @@ class SummaryCallback(Callback):
         if config.hydra.mode == RunMode.MULTIRUN:
             progress = update(Path(config.hydra.sweep.dir))
             if progress is not None:
-                bar = sys.stdout is not None and sys.stdout.isatty() and not workers.in_worker()
+                bar = sys.stdout is not None and sys.stdout.isatty() and not workers.beside_others()
                 log.info("\n%s", progress.line(config.hydra.job.num, config.hydra.overrides.task, bar=bar))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Show how the job ended, if not the next one in this process will show that at once, or the sweep's end."""
-        if config.hydra.mode == RunMode.MULTIRUN and workers.in_worker():
+        if config.hydra.mode == RunMode.MULTIRUN and workers.beside_others():
             update(Path(config.hydra.sweep.dir))
 
 

@@ -114,7 +114,7 @@ def trials_at_a_time(hydra: DictConfig) -> int:
         return 1
     if sweeper.sampler in FORESEEN and sweeper.pruner == "none":
         return int(sweeper.n_trials)
-    n_jobs = launcher.get("n_jobs") or 0
+    n_jobs = launcher.get("n_jobs") or launcher.get("max_members") or 0
     return int(n_jobs) if n_jobs > 0 else os.cpu_count() or 1
 
 

@@ -1,1 +1,1 @@
-"""Hydra finds sweepers in this namespace only; all else about sweeps is in fmnist_lit.sweep."""
+"""Hydra finds sweepers and launchers in this namespace only; all else about sweeps is in fmnist_lit.sweep."""
