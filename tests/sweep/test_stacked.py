@@ -7,6 +7,7 @@ from interruptions import FORKS, TIMES, TINY, Child, outcome, results
 from omegaconf import OmegaConf
 from torch.nn import functional as F
 
+from fmnist_lit import stacked
 from fmnist_lit.chunked import ChunkedClassifier
 from fmnist_lit.processes.signals import stop_request
 from fmnist_lit.stacked import laid_in_rows, linear_of_rows, of_rows, sum_of_rows
@@ -141,6 +142,19 @@ def test_job_that_fails_leaves_the_others_bits_alone(launch_here, tmp_path, monk
     assert results(tmp_path / "together" / "optimizer.lr=0.2")["error"] == "RuntimeError: no more steps"
     for name in ("optimizer.lr=0.1", "optimizer.lr=0.3"):
         assert outcome(tmp_path / "together" / name) == outcome(tmp_path / "alone" / name)
+
+
+def test_all_layers_as_one_product_come_to_the_same_but_for_rounding(launch_here, tmp_path, monkeypatch):
+    words = (*RUN, "seed=0,1", "optimizer.lr=0.1", "model.hidden_sizes=[32,16]")
+    assert launch_here(*words, "hydra.sweep.dir=alone") == 0
+    together = []
+    monkeypatch.setattr(stacked, "gives_the_same_bits", lambda *layout: together.append(layout) or True)  # as on a GPU
+    assert launch_here(*words, STACKED, "hydra.sweep.dir=together") == 0
+    assert len(together) == 2 * 4 * (3 + 3 + 2 + 3)  # epochs, batches; forward, weights, inputs but the first's, biases
+    for name in jobs_of(tmp_path / "alone"):
+        one, other = (results(tmp_path / kind / name) for kind in ("alone", "together"))
+        assert other["val_loss"] == pytest.approx(one["val_loss"], rel=1e-5)
+        assert other["test_loss"] == pytest.approx(one["test_loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize(("rows", "inputs", "outputs"), [(64, 784, 32), (7, 33, 17), (1, 10, 10), (24, 100, 10)])
