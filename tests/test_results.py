@@ -1,12 +1,14 @@
+import dataclasses
 import importlib
 import importlib.util
 import json
 import re
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 RESULTS = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
@@ -116,6 +118,39 @@ def test_results_of_peers_are_of_the_settings_in_the_script(file, peers):
     assert {**peers.result(file.stem, peer, []), "runs": kept["runs"]} == kept
     assert [run["seed"] for run in kept["runs"]] == list(range(peer.num_seeds))
     assert {(run["dataset"], run["train_size"]) for run in kept["runs"]} == {("fashion_mnist", 60_000)}
+
+
+@pytest.fixture
+def recipes(monkeypatch) -> ModuleType:
+    """The script that tries what may be better than best_mlp."""
+    monkeypatch.syspath_prepend(ROOT / "scripts" / "benchmark")
+    return importlib.import_module("recipes")
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("docs/results/recipes/*.json")), ids=lambda file: file.stem)
+def test_what_was_tried_is_of_the_settings_in_the_script(file, recipes):
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    assert kept["settings"] == dataclasses.asdict(recipes.RECIPES[kept["recipe"]])
+    assert file.stem == f"{kept['recipe']}_{kept['split']}"
+
+
+def test_every_recipe_changes_the_training_and_is_told(recipes, monkeypatch, tmp_path, capsys, make_results):
+    synthetic = recipes.load_images("synthetic", "", 0)
+    small = SimpleNamespace(train=synthetic.train[:800])
+    monkeypatch.setattr(recipes, "load_images", lambda *_: small)
+    monkeypatch.setattr(recipes, "HELD_OUT", 200)
+    held = recipes.Held(0)
+    weights = {}
+    for name, recipe in recipes.RECIPES.items():
+        model = recipes.train(dataclasses.replace(recipe, epochs=2), held, seed=0)
+        weights[name] = torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert len({tensor.sum().item() for tensor in weights.values()}) == len(weights) - 2  # but for those half as long
+    monkeypatch.setattr(sys, "argv", ["recipes.py", "best_mlp", "sam", "--epochs", "1", "--output", str(tmp_path)])
+    recipes.main()
+    told = capsys.readouterr().out.splitlines()
+    assert [line.partition(",")[0] for line in told] == ["best_mlp", "sam"]
+    table = make_results.recipes([json.loads(file.read_text()) for file in tmp_path.glob("*.json")])
+    assert "| `sam` | sharpness=0.05 |" in table
 
 
 MAJORITY = """

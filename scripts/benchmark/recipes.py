@@ -1,0 +1,221 @@
+"""What was tried to make experiment=best_mlp better: each recipe on images held out, never on the test set.
+
+    FMNIST_DATA_DIR=… uv run python scripts/benchmark/recipes.py best_mlp sam --splits 0 --output docs/results/recipes
+
+The same network, loss, optimiser and augmentation as best_mlp, in a plain loop, one thread, with what a recipe adds. A
+split is a draw of the 5,000 images that are held out; its number is the seed of the training, too. Without --output
+nothing is written. scripts/make_results.py shows docs/results/recipes in RESULTS.md.
+"""
+
+import argparse
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fmnist_lit.data.augmentation import Augmentation
+from fmnist_lit.data.images import load_images
+from fmnist_lit.model import MLP
+from fmnist_lit.optimizers import MuonWithAdamW
+from fmnist_lit.run.files import write_json
+from fmnist_lit.run.provenance import software
+
+HELD_OUT = 5000
+BATCH_SIZE = 2048
+WARMUP = 0.1  # of the steps
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What differs from best_mlp.
+
+    Attributes:
+        epochs: of training.
+        ema_decay: of the average of the weights, per step.
+        rotation, scaling, shear, translation: largest of each image's affine map, in degrees, shares and pixels.
+        cutout: side of the square that is black in half of the images, in pixels.
+        mixup: both parameters of the beta distribution of the share of another image (Zhang et al. 2018).
+        sharpness: radius within which each step looks for the highest loss (SAM, Foret et al. 2021).
+    """
+
+    epochs: int = 100
+    ema_decay: float = 0.99
+    rotation: float = 0.0
+    scaling: float = 0.0
+    shear: float = 0.0
+    translation: float = 0.0
+    cutout: int = 0
+    mixup: float = 0.0
+    sharpness: float = 0.0
+
+
+RECIPES = {
+    "best_mlp": Recipe(),
+    "half_as_long": Recipe(epochs=50),
+    "longer": Recipe(epochs=250, ema_decay=0.996),
+    "affine": Recipe(rotation=8, scaling=0.08, translation=1),
+    "cutout": Recipe(cutout=8),
+    "mixup": Recipe(mixup=0.2),
+    "sam": Recipe(sharpness=0.05),
+    "sam_half_as_long": Recipe(epochs=50, sharpness=0.05),
+}
+
+
+class Held:
+    """Images (N, 1, 28, 28) and labels, of which a split's 5,000 are for validation."""
+
+    def __init__(self, split: int) -> None:
+        images = load_images("fashion_mnist", os.environ.get("FMNIST_DATA_DIR", "data"), 0).train
+        levels = images.pixels.float()
+        self.mean, self.std = float(levels.mean() / 255), float(levels.std() / 255)
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1000 + split))
+        self.validation, self.training = images[order[:HELD_OUT]], images[order[HELD_OUT:]]
+
+    def scale(self, pixels: Tensor) -> Tensor:
+        """Grey levels to mean 0 and standard deviation 1."""
+        return (pixels.float() / 255 - self.mean) / self.std
+
+
+def affine(pixels: Tensor, recipe: Recipe) -> Tensor:
+    """Each image under an affine map of its own, interpolated."""
+    angle, scale, aspect, shear = ((torch.rand(len(pixels)) * 2 - 1) for _ in range(4))
+    moved = (torch.rand(len(pixels), 2) * 2 - 1) * recipe.translation * 2 / pixels.shape[-1]
+    angle = angle * recipe.rotation * math.pi / 180
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    scale, aspect = 1 + scale * recipe.scaling, 1 + aspect * recipe.scaling
+    across = torch.stack([cos * scale, (-sin + shear * recipe.shear) * scale, moved[:, 0]], 1)
+    down = torch.stack([sin * scale * aspect, cos * scale * aspect, moved[:, 1]], 1)
+    grid = F.affine_grid(torch.stack([across, down], 1), list(pixels.shape), align_corners=False)
+    return F.grid_sample(pixels.float(), grid, mode="bilinear", align_corners=False)
+
+
+def cut_out(pixels: Tensor, side: int) -> Tensor:
+    """Half of the images with a black square, which may reach over the rim."""
+    rows, columns = (torch.randint(pixels.shape[-1], (len(pixels), 1)) for _ in range(2))
+    places = torch.arange(pixels.shape[-1])[None]
+    inside = ((places - rows).abs() < side / 2)[:, :, None] & ((places - columns).abs() < side / 2)[:, None, :]
+    chosen = torch.rand(len(pixels)) < 0.5
+    return pixels.masked_fill((inside & chosen[:, None, None])[:, None], 0)
+
+
+def mixed_loss(model: MLP, recipe: Recipe, images: Tensor, labels: Tensor) -> Callable[[], Tensor]:
+    """The loss of a batch, of mixed images if the recipe mixes; the same mixture at every call."""
+    if not recipe.mixup:
+        return lambda: F.cross_entropy(model(images), labels)
+    share = float(torch.distributions.Beta(recipe.mixup, recipe.mixup).sample())
+    others = torch.randperm(len(images))
+    mixed = share * images + (1 - share) * images[others]
+
+    def loss() -> Tensor:
+        logits = model(mixed)
+        return share * F.cross_entropy(logits, labels) + (1 - share) * F.cross_entropy(logits, labels[others])
+
+    return loss
+
+
+def backward(loss: Callable[[], Tensor], model: MLP, radius: float) -> None:
+    """The gradient of the loss here or, with a radius, where it is highest nearby, to first order."""
+    parameters = list(model.parameters())
+    with torch.autocast("cpu", torch.bfloat16):
+        here = loss()
+    here.backward()
+    if not radius:
+        return
+    with torch.no_grad():
+        norm = torch.sqrt(sum((p.grad**2).sum() for p in parameters))
+        steps = [p.grad * (radius / (norm + 1e-12)) for p in parameters]
+        torch._foreach_add_(parameters, steps)
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        there = loss()
+    there.backward()
+    with torch.no_grad():
+        torch._foreach_sub_(parameters, steps)
+
+
+def learning_rate(step: int, steps: int) -> float:
+    """The share of the highest rate: linearly up, then linearly down to zero."""
+    warmup = WARMUP * steps
+    return step / warmup if step < warmup else 1 - (step - warmup) / (steps - warmup)
+
+
+def train(recipe: Recipe, held: Held, seed: int) -> MLP:
+    """The network with the average of its weights."""
+    torch.manual_seed(seed)
+    model = MLP()
+    named = list(model.named_parameters())
+    matrices = {"params": [(name, p) for name, p in named if p.ndim > 1]}
+    biases = {"params": [(name, p) for name, p in named if p.ndim < 2], "weight_decay": 0.0}
+    optimizer = MuonWithAdamW([matrices, biases], lr=0.08, weight_decay=0.1, adamw_weight_decay=0.05)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    parameters = list(model.parameters())
+    average = [p.detach().clone() for p in parameters]
+    augmentation, chance = Augmentation(flip=True, shift=1), torch.Generator().manual_seed(seed)
+    images = held.training
+    steps, step = math.ceil(len(images) / BATCH_SIZE) * recipe.epochs, 0
+    moves = any((recipe.rotation, recipe.scaling, recipe.shear, recipe.translation))
+    for _ in range(recipe.epochs):
+        order = torch.randperm(len(images), generator=chance)
+        draws = augmentation.draw(len(images), chance, torch.device("cpu"))
+        for rows in torch.split(order, BATCH_SIZE):
+            batch = images[rows]
+            pixels = affine(batch.pixels, recipe) if moves else batch.pixels
+            pixels = augmentation.apply(pixels, draws[rows])
+            if recipe.cutout:
+                pixels = cut_out(pixels, recipe.cutout)
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * learning_rate(step, steps)
+            backward(mixed_loss(model, recipe, held.scale(pixels), batch.labels), model, recipe.sharpness)
+            optimizer.step()
+            optimizer.zero_grad()
+            step += 1
+            with torch.no_grad():
+                torch._foreach_lerp_(average, parameters, 1 - recipe.ema_decay)
+    with torch.no_grad():
+        torch._foreach_copy_(parameters, average)
+    return model
+
+
+@torch.no_grad()
+def accuracies(model: MLP, held: Held) -> tuple[float, float]:
+    """On the images held out, plain and averaged with their mirror images."""
+    model.eval()
+    images, labels = held.scale(held.validation.pixels), held.validation.labels
+    plain = model(images)
+    both = (plain + model(images.flip(3))) / 2
+    shares = [(logits.argmax(1) == labels).float().mean().item() for logits in (plain, both)]
+    return shares[0], shares[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipes", nargs="+", metavar="RECIPE", choices=RECIPES, help=", ".join(RECIPES))
+    parser.add_argument("--splits", type=int, nargs="+", default=[0])
+    parser.add_argument("--epochs", type=int, help="for all, to try the script")
+    parser.add_argument("--output", type=Path, help="folder for a JSON file a recipe and split")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in args.recipes:
+        recipe = RECIPES[name]
+        settings = asdict(recipe) | ({"epochs": args.epochs} if args.epochs else {})
+        for split in args.splits:
+            held, start = Held(split), time.process_time()
+            model = train(Recipe(**settings), held, seed=split)
+            seconds = time.process_time() - start
+            plain, averaged = accuracies(model, held)
+            shown = f"{100 * plain:.2f} %, with flip averaging {100 * averaged:.2f} %"
+            print(f"{name}, split {split}: {shown}, {seconds:.0f} CPU seconds", flush=True)
+            found = {"recipe": name, "settings": settings, "split": split, "val_accuracy": plain}
+            found |= {"val_accuracy_flip_average": averaged, "cpu_seconds": round(seconds, 1), **software()}
+            if args.output:
+                write_json(args.output / f"{name}_{split}.json", found)
+
+
+if __name__ == "__main__":
+    main()
