@@ -248,7 +248,7 @@ BATCH = torch.tensor([[1.0, 2.0], [3.0, 5.0]]), torch.tensor([0, 1])
 
 
 def captured_step(layer: nn.Module, optimizer: torch.optim.Optimizer, recorder: type = TapeRecorder) -> CapturedStep:
-    return CapturedStep(step_of(layer, optimizer), 2, layer, None, optimizer, recorder())
+    return CapturedStep(step_of(layer, optimizer), 2, layer, None, [optimizer], recorder())
 
 
 def test_outcomes_are_left_alone_by_later_steps():
@@ -302,15 +302,15 @@ def test_step_that_waits_for_the_device_is_not_recorded(caplog):
 
 def test_recording_holds_all_but_learning_rates_and_values():
     layer, optimizer = linear()
-    held = held_by_a_recording({"model": layer}, optimizer)
+    held = held_by_a_recording({"model": layer}, [optimizer])
     optimizer.param_groups[0]["lr"] = 0.1
     with torch.no_grad():
         layer.weight.add_(1)
-    assert held_by_a_recording({"model": layer}, optimizer) == held
+    assert held_by_a_recording({"model": layer}, [optimizer]) == held
     layer.weight.requires_grad = False
     optimizer.param_groups[0]["momentum"] = 0.9
     layer.eval()
-    now = held_by_a_recording({"model": layer}, optimizer)
+    now = held_by_a_recording({"model": layer}, [optimizer])
     assert {key for key in now if now[key] != held[key]} == {"model.weight", "optimizer.momentum", "model.training"}
 
 
@@ -319,7 +319,7 @@ def test_optimizer_computes_on_the_device_in_a_recording_only():
     optimizer = torch.optim.Adam(layer.parameters(), lr=0.25)
     step_of(layer, optimizer)(*BATCH)
     group, rate = optimizer.param_groups[0], torch.tensor(0.25)
-    with rates_on_the_device(optimizer, [rate]):
+    with rates_on_the_device([optimizer], [rate]):
         assert group["lr"] is rate
         assert group["capturable"] is True
     assert (group["lr"], group["capturable"]) == (0.25, False)

@@ -173,7 +173,7 @@ def test_step_that_waits_for_the_device_is_eager_and_named(caplog):
         optimizer.zero_grad()
         return loss.detach(), logits.detach()
 
-    captured = CapturedStep(step, 2, layer, None, optimizer, CUDAGraphRecorder())
+    captured = CapturedStep(step, 2, layer, None, [optimizer], CUDAGraphRecorder())
     batch = torch.ones(2, 2, device="cuda"), torch.tensor([0, 1], device="cuda")
     for _ in range(2 * REHEARSALS):
         captured(*batch)
