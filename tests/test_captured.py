@@ -279,6 +279,37 @@ def test_layer_that_changes_is_recorded_again(caplog):
     assert said(caplog) == [replayed, "eager steps, until model.0.p stays as it is", replayed]
 
 
+def test_several_jobs_are_watched_as_one(caplog):
+    jobs = [linear(), linear()]
+    steps = [step_of(*job) for job in jobs]
+
+    def step(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        outcomes = [step(*batch) for step, *batch in zip(steps, images, labels, strict=True)]
+        losses, logits = zip(*outcomes, strict=True)
+        return torch.stack(losses), torch.stack(logits)
+
+    layers, optimizers = zip(*jobs, strict=True)
+    of_both = CapturedStep(step, 2, nn.ModuleList(layers), nn.ModuleList(), optimizers, TapeRecorder())
+    for rate in (0.5, 0.5, 0.5, 0.5, 0.25, 0.125):  # of the second
+        optimizers[1].param_groups[0]["lr"] = rate
+        assert of_both.is_allowed()
+        of_both(*(torch.stack([both, both]) for both in BATCH))
+    layer, optimizer = linear()
+    for rate in (0.5, 0.5, 0.5, 0.5, 0.25, 0.125):
+        optimizer.param_groups[0]["lr"] = rate
+        step_of(layer, optimizer)(*BATCH)
+    assert torch.equal(layers[1].weight, layer.weight)
+    assert not torch.equal(layers[0].weight, layer.weight)
+    optimizers[1].param_groups[0]["momentum"] = 0.9
+    assert of_both.is_allowed()
+    assert of_both.replay is None
+    hook = optimizers[1].register_step_pre_hook(lambda *_: None)
+    assert not of_both.is_allowed()
+    hook.remove()
+    reasons = ["until optimizer.momentum stays as it is", "hooks of the optimiser's step are Python"]
+    assert said(caplog) == ["steps of 2 × 2 images are replayed", *(f"eager steps, {reason}" for reason in reasons)]
+
+
 def test_hook_that_comes_and_goes_has_its_steps(caplog):
     layer, optimizer = linear()
     step = captured_step(layer, optimizer)

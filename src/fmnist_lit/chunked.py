@@ -126,7 +126,8 @@ class ChunkedClassifier(Classifier):
                 if not self.step_is_due:
                     continue
                 optimizer.step()
-            if self.stops_after_step(optimizer):
+                optimizer.zero_grad()
+            if self.stops_after_step():
                 break
         self.progress.flush()
 
@@ -147,9 +148,8 @@ class ChunkedClassifier(Classifier):
         """Whether the gradient of as many batches as make an optimiser step is there."""
         return self.in_last_batch or not self.progress.batches % self.accumulate_grad_batches
 
-    def stops_after_step(self, optimizer: Any) -> bool:
+    def stops_after_step(self) -> bool:
         """Do what follows an optimiser step; whether it is the last one for now."""
-        optimizer.zero_grad()
         if self.scheduler_interval == "step":
             scheduler: Any = self.lr_schedulers()
             scheduler.step()

@@ -144,7 +144,8 @@ class Row:
             if self.classifier.step_is_due:
                 optimizer: Any = self.classifier.optimizers()
                 optimizer.step()
-                self.has_stopped = self.classifier.stops_after_step(optimizer)
+                optimizer.zero_grad()
+                self.has_stopped = self.classifier.stops_after_step()
 
     def bare_loss(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of a batch, and what its backward pass begins with."""
@@ -156,7 +157,7 @@ class Row:
         with self.failing_alone():
             optimizer: Any = self.classifier.optimizers()
             self.classifier.count_step(optimizer, loss, logits, self.batch[1])
-            self.has_stopped = self.classifier.stops_after_step(optimizer)
+            self.has_stopped = self.classifier.stops_after_step()
 
 
 class Stack:
@@ -173,26 +174,26 @@ class Stack:
             LinearRows([layer.weight for layer in layers], [layer.bias for layer in layers])
             for layers in zip(*(linears for _, linears in parts), strict=True)
         ]
-        self.first = rows[0].classifier  # which has the recorded step of all
+        self.first: StackedClassifier = rows[0].classifier  # which has what records the step of all
         self.is_captured = self.may_be_captured()
 
     def may_be_captured(self) -> bool:
-        """Whether the step of all may be recorded and replayed now; it is, from one chunk to the next, by one object."""
+        """Whether the step of all may be recorded and replayed now; what does so goes on from one chunk to the next."""
         classifiers = [row.classifier for row in self.rows]
         recordable = [classifier.captured for classifier in classifiers if classifier.captured is not None]
         if len(recordable) < len(classifiers):
-            for captured in recordable[:1]:
-                captured.say_why_eager("as long as a job is in the stack that cannot be recorded")
+            if recordable:
+                recordable[0].say_why_eager("as long as a job that cannot be recorded is in the stack")
             return False
         optimizers = [classifier.trainer.optimizers[0] for classifier in classifiers]
-        captured_stack = self.first.captured_stack
-        if captured_stack is None or captured_stack.optimizers != optimizers:
+        captured = self.first.captured_stack
+        if captured is None or captured.optimizers != optimizers:
             models = nn.ModuleList(classifier.model for classifier in classifiers)
             losses = nn.ModuleList(c.loss for c in classifiers if isinstance(c.loss, nn.Module))
-            device, batch_size = self.first.device.type, self.first.batch_size
-            captured_stack = CapturedStep(self.bare_step, batch_size, models, losses, optimizers, RECORDERS[device]())
-        self.first.captured_stack, captured_stack.step = captured_stack, self.bare_step
-        return captured_stack.is_allowed()
+            recorder = RECORDERS[self.first.device.type]()
+            captured = CapturedStep(self.bare_step, self.first.batch_size, models, losses, optimizers, recorder)
+        self.first.captured_stack, captured.step = captured, self.bare_step
+        return captured.is_allowed()
 
     def step(self) -> None:
         """Take the step of a batch."""
@@ -213,7 +214,7 @@ class Stack:
     def bare_step(self, images: Tensor, labels: Tensor) -> Batch:
         """As that of one job: images (K, N, …) and labels (K, N) to losses (K) and logits (K, N, C)."""
         captured = self.first.captured_stack
-        # what fails in a recording alone is not the job
+        # a loss that cannot be recorded is no failure of its job
         alone = contextlib.nullcontext if captured and captured.is_recording else Row.failing_alone
         logits = self.forward(images.unbind())
         losses = [logits.new_full((), math.nan)] * len(self.rows)
