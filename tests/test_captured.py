@@ -248,7 +248,7 @@ BATCH = torch.tensor([[1.0, 2.0], [3.0, 5.0]]), torch.tensor([0, 1])
 
 
 def captured_step(layer: nn.Module, optimizer: torch.optim.Optimizer, recorder: type = TapeRecorder) -> CapturedStep:
-    return CapturedStep(step_of(layer, optimizer), 2, layer, None, optimizer, recorder())
+    return CapturedStep(step_of(layer, optimizer), 2, layer, None, [optimizer], recorder())
 
 
 def test_outcomes_are_left_alone_by_later_steps():
@@ -279,6 +279,37 @@ def test_layer_that_changes_is_recorded_again(caplog):
     assert said(caplog) == [replayed, "eager steps, until model.0.p stays as it is", replayed]
 
 
+def test_several_jobs_are_watched_as_one(caplog):
+    jobs = [linear(), linear()]
+    steps = [step_of(*job) for job in jobs]
+
+    def step(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        outcomes = [step(*batch) for step, *batch in zip(steps, images, labels, strict=True)]
+        losses, logits = zip(*outcomes, strict=True)
+        return torch.stack(losses), torch.stack(logits)
+
+    layers, optimizers = zip(*jobs, strict=True)
+    of_both = CapturedStep(step, 2, nn.ModuleList(layers), nn.ModuleList(), optimizers, TapeRecorder())
+    for rate in (0.5, 0.5, 0.5, 0.5, 0.25, 0.125):  # of the second
+        optimizers[1].param_groups[0]["lr"] = rate
+        assert of_both.is_allowed()
+        of_both(*(torch.stack([both, both]) for both in BATCH))
+    layer, optimizer = linear()
+    for rate in (0.5, 0.5, 0.5, 0.5, 0.25, 0.125):
+        optimizer.param_groups[0]["lr"] = rate
+        step_of(layer, optimizer)(*BATCH)
+    assert torch.equal(layers[1].weight, layer.weight)
+    assert not torch.equal(layers[0].weight, layer.weight)
+    optimizers[1].param_groups[0]["momentum"] = 0.9
+    assert of_both.is_allowed()
+    assert of_both.replay is None
+    hook = optimizers[1].register_step_pre_hook(lambda *_: None)
+    assert not of_both.is_allowed()
+    hook.remove()
+    reasons = ["until optimizer.momentum stays as it is", "hooks of the optimiser's step are Python"]
+    assert said(caplog) == ["steps of 2 × 2 images are replayed", *(f"eager steps, {reason}" for reason in reasons)]
+
+
 def test_hook_that_comes_and_goes_has_its_steps(caplog):
     layer, optimizer = linear()
     step = captured_step(layer, optimizer)
@@ -302,15 +333,15 @@ def test_step_that_waits_for_the_device_is_not_recorded(caplog):
 
 def test_recording_holds_all_but_learning_rates_and_values():
     layer, optimizer = linear()
-    held = held_by_a_recording({"model": layer}, optimizer)
+    held = held_by_a_recording({"model": layer}, [optimizer])
     optimizer.param_groups[0]["lr"] = 0.1
     with torch.no_grad():
         layer.weight.add_(1)
-    assert held_by_a_recording({"model": layer}, optimizer) == held
+    assert held_by_a_recording({"model": layer}, [optimizer]) == held
     layer.weight.requires_grad = False
     optimizer.param_groups[0]["momentum"] = 0.9
     layer.eval()
-    now = held_by_a_recording({"model": layer}, optimizer)
+    now = held_by_a_recording({"model": layer}, [optimizer])
     assert {key for key in now if now[key] != held[key]} == {"model.weight", "optimizer.momentum", "model.training"}
 
 
@@ -319,7 +350,7 @@ def test_optimizer_computes_on_the_device_in_a_recording_only():
     optimizer = torch.optim.Adam(layer.parameters(), lr=0.25)
     step_of(layer, optimizer)(*BATCH)
     group, rate = optimizer.param_groups[0], torch.tensor(0.25)
-    with rates_on_the_device(optimizer, [rate]):
+    with rates_on_the_device([optimizer], [rate]):
         assert group["lr"] is rate
         assert group["capturable"] is True
     assert (group["lr"], group["capturable"]) == (0.25, False)

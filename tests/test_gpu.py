@@ -142,6 +142,17 @@ def test_replayed_steps_begin_as_eager_ones_and_end_as_they_do_to_rounding(confi
         assert_close(tmp_path / "eager", tmp_path / "graphed")
 
 
+def test_replayed_stack_ends_as_its_jobs_do_alone_to_rounding(launch_here, tmp_path):
+    words = ("-m", *SMALL, *SIZES, "optimizer=sgd_momentum,adam", "optimizer.lr=0.01,0.003", "scheduler=one_cycle")
+    words = [word for word in words if word != "trainer.accelerator=cpu"]
+    assert launch_here(*words, "hydra.sweep.dir=alone") == 0
+    assert launch_here(*words, GRAPH, "hydra/launcher=stacked", "hydra.sweep.dir=together") == 0
+    for file in (tmp_path / "alone").glob("*/results.json"):
+        together = tmp_path / "together" / file.parent.name
+        assert "steps of 4 × 32 images are replayed" in (together / "train.log").read_text(encoding="utf-8")
+        assert_close(file.parent, together)
+
+
 def test_run_from_a_graph_repeats_its_bits(configure, tmp_path):
     overrides = (*SIZES, *LEARNS, GRAPH, "+trainer.deterministic=true", "model.dropout=0.2", "scheduler=cosine")
     for name in ("once", "again"):
@@ -173,7 +184,7 @@ def test_step_that_waits_for_the_device_is_eager_and_named(caplog):
         optimizer.zero_grad()
         return loss.detach(), logits.detach()
 
-    captured = CapturedStep(step, 2, layer, None, optimizer, CUDAGraphRecorder())
+    captured = CapturedStep(step, 2, layer, None, [optimizer], CUDAGraphRecorder())
     batch = torch.ones(2, 2, device="cuda"), torch.tensor([0, 1], device="cuda")
     for _ in range(2 * REHEARSALS):
         captured(*batch)

@@ -60,6 +60,13 @@ LOOPS = {
 BY_HAND, OURS_GRAPHED, TEMPLATE = "CUDA graph by hand", "ours, trainer.cuda_graph=true", "the template's way"
 ANSWER = "ANSWER "  # before the line in which a child process says what it has measured
 JOBS = (4, 16, 64)
+# How a sweep runs, by the name in the report
+STACKED, GRAPHED, ALONE = "stacked", "stacked, trainer.cuda_graph=true", "one after another"
+SWEEPS = {
+    STACKED: ("hydra/launcher=stacked",),
+    GRAPHED: ("hydra/launcher=stacked", "trainer.cuda_graph=true"),
+    ALONE: ("hydra/launcher=basic",),
+}
 PATIENCE = 3  # how many times as long as expected a part may take
 
 
@@ -238,12 +245,12 @@ def bf16(place: Place) -> dict[str, Any]:
     return {key: results[key] for key in ("device", "seconds", "test_accuracy")}
 
 
-def sweep(launcher: str, jobs: int, place: Place) -> dict[str, Any]:
+def sweep(way: str, jobs: int, place: Place) -> dict[str, Any]:
     """A sweep over so many learning rates."""
-    folder = place.folder / f"{launcher}_{jobs}"
+    folder = place.folder / f"sweep_{list(SWEEPS).index(way)}_{jobs}"
     rates = ",".join(f"{10 ** (-3 + 2 * number / (jobs - 1)):.4g}" for number in range(jobs))
     words = [f"optimizer.lr={rates}", f"data.source={SOURCE}", f"trainer.accelerator={place.accelerator}"]
-    words += [f"hydra/launcher={launcher}", "trainer.max_epochs=2", f"hydra.sweep.dir='{folder}'"]
+    words += [*SWEEPS[way], "trainer.max_epochs=2", f"hydra.sweep.dir='{folder}'"]
     if place.small:
         words += ["data.train_size=500", "data.val_size=100", "data.test_size=100", "model.hidden_sizes=[16]"]
     start = time.monotonic()
@@ -255,7 +262,7 @@ def sweep(launcher: str, jobs: int, place: Place) -> dict[str, Any]:
     if statuses.count("completed") != jobs:
         raise PartFailedError(f"{statuses.count('completed')} of {jobs} jobs completed")
     best = max(float(row["val_accuracy"]) for row in rows)
-    said = sorted(set(re.findall(r"not stacked: .*", printed)))
+    said = sorted(set(re.findall(r"(?:not stacked|trainer\.cuda_graph): .*", printed)))
     return {"wall seconds": round(seconds, 1), "best val accuracy": best, **({"said": said} if said else {})}
 
 
@@ -276,15 +283,16 @@ def parts(small: bool) -> Iterator[Part]:
     for loop in LOOPS:
         yield Part(f"epochs: {loop}", 50 if loop == TEMPLATE else 20, partial(epochs, loop))
     for jobs in (middle, few, many):
-        yield Part(f"sweep: {jobs}, stacked", 20, partial(sweep, "stacked", jobs))
-    yield Part(f"sweep: {middle}, one after another", 40, partial(sweep, "basic", middle))
+        for way in (GRAPHED, STACKED):
+            yield Part(f"sweep: {jobs}, {way}", 20, partial(sweep, way, jobs))
+    yield Part(f"sweep: {middle}, {ALONE}", 40, partial(sweep, ALONE, middle))
     yield Part("default run", 30, default_run)
     yield Part("resume", 40, resume)
     yield Part("evaluate", 30, evaluate)
     yield Part("DDP with one card", 20, ddp)
     yield Part("bf16", 20, bf16)
-    yield Part(f"sweep: {few}, one after another", 20, partial(sweep, "basic", few))
-    yield Part(f"sweep: {many}, one after another", 30 if small else 110, partial(sweep, "basic", many))
+    yield Part(f"sweep: {few}, {ALONE}", 20, partial(sweep, ALONE, few))
+    yield Part(f"sweep: {many}, {ALONE}", 30 if small else 110, partial(sweep, ALONE, many))
 
 
 def show(part: Part, place: Place) -> Outcome:
@@ -364,9 +372,10 @@ def sweep_table(outcomes: list[Outcome]) -> str:
             seconds.setdefault(found[1], {})[found[2]] = outcome.figures["wall seconds"]
     rows = []
     for jobs, by_way in sorted(seconds.items(), key=lambda item: int(item[0])):
-        stacked, alone = by_way.get("stacked"), by_way.get("one after another")
-        rows.append([jobs, *map(three_digits, (stacked, alone, stacked and alone and alone / stacked))])
-    head = ["learning rates", "stacked", "one after another", "times as fast"]
+        values = [by_way.get(way) for way in SWEEPS]
+        times_as_fast = [seconds and values[-1] and values[-1] / seconds for seconds in values[:-1]]
+        rows.append([jobs, *map(three_digits, values + times_as_fast)])
+    head = ["learning rates", *SWEEPS, *(f"times as fast: {way}" for way in (STACKED, GRAPHED))]
     return f"## Seconds a sweep, start and summary included\n\n{table(head, rows)}" if rows else ""
 
 

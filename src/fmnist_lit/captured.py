@@ -7,7 +7,7 @@ watched: if it changes, the step is recorded again.
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from pathlib import Path
@@ -86,24 +86,33 @@ class CapturedStep:
         step: takes a batch's images and labels through the whole of a step, from the forward pass to the update, and
             returns the loss and the logits. It leaves no gradient behind and asks the device for no number.
         batch_size: of the batches to record; one of another size, such as the last of an epoch, gets an eager step.
-        model, loss, optimizer: which ``step`` uses, to be watched.
+        model, loss, optimizers: which ``step`` uses, to be watched.
         recorder: of the device.
+
+    Several jobs are as one: their models and losses in a ``ModuleList``, and the step's tensors have a dimension more.
     """
 
     batch: tuple[Tensor, Tensor]
     outcome: tuple[Tensor, Tensor]
 
     def __init__(
-        self, step: Step, batch_size: int, model: nn.Module, loss: Any, optimizer: Optimizer, recorder: StepRecorder
+        self,
+        step: Step,
+        batch_size: int,
+        model: nn.Module,
+        loss: Any,
+        optimizers: Sequence[Optimizer],
+        recorder: StepRecorder,
     ) -> None:
         self.step = step
         self.batch_size = batch_size
         self.modules = {"model": model} | ({"loss": loss} if isinstance(loss, nn.Module) else {})
-        self.optimizer = optimizer
+        self.optimizers = list(optimizers)
         self.recorder = recorder
-        self.held = held_by_a_recording(self.modules, optimizer)  # since the rehearsals began
+        self.held = held_by_a_recording(self.modules, optimizers)  # since the rehearsals began
         self.rehearsals = 0
         self.replay: Callable[[], None] | None = None
+        self.is_recording = False
         self.failed = False
         self.said: set[str] = set()
 
@@ -113,7 +122,7 @@ class CapturedStep:
         A hook is Python, which no graph holds: as long as there is one, the steps are for others to take.
         """
         hooked = [f"hooks of the {name} are Python" for name, module in self.modules.items() if is_hooked(module)]
-        if any(getattr(self.optimizer, name) for name in OPTIMIZER_HOOKS):
+        if any(getattr(optimizer, name) for optimizer in self.optimizers for name in OPTIMIZER_HOOKS):
             hooked.append("hooks of the optimiser's step are Python")
         if hooked:
             self.say_why_eager(hooked[0])
@@ -123,7 +132,7 @@ class CapturedStep:
 
     def watch(self) -> None:
         """Start again if what a recording holds is no longer so."""
-        now = held_by_a_recording(self.modules, self.optimizer)
+        now = held_by_a_recording(self.modules, self.optimizers)
         changed = [name for name in {**self.held, **now} if self.held.get(name) != now.get(name)]
         if changed:
             self.say_why_eager(f"until {changed[0]} stays as it is")
@@ -131,7 +140,7 @@ class CapturedStep:
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Take the step of a batch; its loss and its logits, which later steps leave alone."""
-        if len(labels) != self.batch_size or self.failed:
+        if labels.shape[-1] != self.batch_size or self.failed:
             return self.step(images, labels)
         if self.replay is not None:
             self.fill_in(images, labels)
@@ -151,27 +160,31 @@ class CapturedStep:
     def record(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Take the step of a batch so that it can be replayed."""
         self.batch = images.clone(), labels.clone()
-        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.rates = [group["lr"] for group in groups_of(self.optimizers)]
         self.device_rates = [torch.tensor(rate, dtype=torch.float32, device=images.device) for rate in self.rates]
 
         def run() -> None:
             self.outcome = self.step(*self.batch)
 
+        self.is_recording = True
         try:
-            with rates_on_the_device(self.optimizer, self.device_rates):
+            with rates_on_the_device(self.optimizers, self.device_rates):
                 self.replay = self.recorder.record(run)
         except Exception as error:  # anybody's model and loss may raise anything
-            self.optimizer.zero_grad()  # a gradient that was only recorded holds no numbers
+            for optimizer in self.optimizers:
+                optimizer.zero_grad()  # a gradient that was only recorded holds no numbers
             self.give_up(named_error(error))
+        self.is_recording = False
+        if self.failed:
             return self.step(images, labels)
-        log.info("trainer.cuda_graph: steps of %d images are replayed", len(labels))
+        log.info("trainer.cuda_graph: steps of %s images are replayed", " × ".join(map(str, labels.shape)))
         return self.outcome[0].clone(), self.outcome[1].clone()
 
     def fill_in(self, images: Tensor, labels: Tensor) -> None:
         """Put a batch and the learning rates where the recording reads them."""
         self.batch[0].copy_(images)
         self.batch[1].copy_(labels)
-        for index, group in enumerate(self.optimizer.param_groups):
+        for index, group in enumerate(groups_of(self.optimizers)):
             if group["lr"] != self.rates[index]:
                 self.rates[index] = group["lr"]
                 self.device_rates[index].fill_(group["lr"])
@@ -193,7 +206,12 @@ def is_hooked(module: nn.Module) -> bool:
     return any(getattr(layer, name) for layer in module.modules() for name in MODULE_HOOKS)
 
 
-def held_by_a_recording(modules: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[str, Any]:
+def groups_of(optimizers: Iterable[Optimizer]) -> list[dict[str, Any]]:
+    """The parameter groups of all."""
+    return [group for optimizer in optimizers for group in optimizer.param_groups]
+
+
+def held_by_a_recording(modules: Mapping[str, nn.Module], optimizers: Iterable[Optimizer]) -> dict[str, Any]:
     """What a recorded step holds as it is, by name: numbers and words of layers and of parameter groups, and addresses.
 
     Not the learning rates, which it reads from the device.
@@ -205,7 +223,7 @@ def held_by_a_recording(modules: Mapping[str, nn.Module], optimizer: Optimizer) 
             held |= {f"{prefix}.{key}": value for key, value in plain.items()}
         for name, tensor in chain(module.named_parameters(prefix=root), module.named_buffers(prefix=root)):
             held[name] = (tensor.data_ptr(), tensor.requires_grad)
-    for group in optimizer.param_groups:
+    for group in groups_of(optimizers):
         for key, value in group.items():
             if key not in ("params", "param_names", "lr"):
                 held.setdefault(f"optimizer.{key}", []).append(value)
@@ -213,11 +231,11 @@ def held_by_a_recording(modules: Mapping[str, nn.Module], optimizer: Optimizer) 
 
 
 @contextmanager
-def rates_on_the_device(optimizer: Optimizer, rates: list[Tensor]) -> Iterator[None]:
-    """Let an optimiser's step read its learning rates from tensors and keep all of its state on the device."""
-    groups = optimizer.param_groups
+def rates_on_the_device(optimizers: Sequence[Optimizer], rates: list[Tensor]) -> Iterator[None]:
+    """Let optimisers' steps read their learning rates from tensors and keep all of their state on the device."""
+    groups = groups_of(optimizers)
     before = [dict(group) for group in groups]
-    for parameter, state in optimizer.state.items():
+    for parameter, state in chain.from_iterable(optimizer.state.items() for optimizer in optimizers):
         state.update({k: v.to(parameter.device) for k, v in state.items() if isinstance(v, Tensor)})
     for group, rate in zip(groups, rates, strict=True):
         group.update({"lr": rate} | ({"capturable": True} if "capturable" in group else {}))

@@ -93,15 +93,20 @@ class ChunkedClassifier(Classifier):
     def on_train_start(self) -> None:
         if not self.cuda_graph:
             return
-        reasons = list(obstacles(self.trainer, self.accumulate_grad_batches))
-        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # set by Trainer.__init__
-        acting = (c for c in callbacks if any(is_overridden(c, hook) for hook in WITHIN_A_STEP))
-        reasons += [f"{type(callback).__name__} acts within each" for callback in acting]
-        if reasons:
-            log.info("trainer.cuda_graph: eager steps, %s", reasons[0])
+        why = next(self.obstacles(), None)
+        if why is not None:
+            log.info("trainer.cuda_graph: eager steps, %s", why)
             return
-        watched = self.model, self.loss, self.trainer.optimizers[0]
+        watched = self.model, self.loss, self.trainer.optimizers
         self.captured = CapturedStep(self.bare_step, self.batch_size, *watched, RECORDERS[self.device.type]())
+
+    def obstacles(self) -> Iterator[str]:
+        """Why steps cannot be recorded, as far as that is known before the first."""
+        yield from obstacles(self.trainer, self.accumulate_grad_batches)
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # set by Trainer.__init__
+        for callback in callbacks:
+            if any(is_overridden(callback, hook) for hook in WITHIN_A_STEP):
+                yield f"{type(callback).__name__} acts within each"
 
     def on_train_end(self) -> None:
         self.captured = None  # and the memory that its graph holds
@@ -121,7 +126,8 @@ class ChunkedClassifier(Classifier):
                 if not self.step_is_due:
                     continue
                 optimizer.step()
-            if self.stops_after_step(optimizer):
+                optimizer.zero_grad()
+            if self.stops_after_step():
                 break
         self.progress.flush()
 
@@ -142,9 +148,8 @@ class ChunkedClassifier(Classifier):
         """Whether the gradient of as many batches as make an optimiser step is there."""
         return self.in_last_batch or not self.progress.batches % self.accumulate_grad_batches
 
-    def stops_after_step(self, optimizer: Any) -> bool:
+    def stops_after_step(self) -> bool:
         """Do what follows an optimiser step; whether it is the last one for now."""
-        optimizer.zero_grad()
         if self.scheduler_interval == "step":
             scheduler: Any = self.lr_schedulers()
             scheduler.step()
@@ -156,14 +161,18 @@ class ChunkedClassifier(Classifier):
 
     def bare_step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """A step without Lightning and without what Python counts: all that a graph can hold."""
-        optimizer = self.trainer.optimizers[0]
         logits = self.model(images)
         loss = self.loss(logits, labels)
         self.objective(loss, labels).backward()  # type: ignore[no-untyped-call]  # untyped in torch
+        self.bare_update()
+        return loss.detach(), logits.detach()
+
+    def bare_update(self) -> None:
+        """The part of it after the backward pass."""
+        optimizer = self.trainer.optimizers[0]
         self.clip(optimizer)
         optimizer.step()
         optimizer.zero_grad()
-        return loss.detach(), logits.detach()
 
     def count_step(self, optimizer: Any, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """What Lightning and the figures have to know of a step that was taken without them."""

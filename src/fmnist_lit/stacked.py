@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from fmnist_lit.captured import is_hooked
+from fmnist_lit.captured import RECORDERS, CapturedStep, is_hooked
 from fmnist_lit.chunked import ChunkedClassifier
 from fmnist_lit.data import FashionMNISTDataModule
 from fmnist_lit.model import ACTIVATIONS, MLP
@@ -38,10 +39,16 @@ class StackedClassifier(ChunkedClassifier):
     """A job's classifier, which waits with each chunk until the others have theirs; the weights of all lie in rows."""
 
     has_told = False  # that it is not stacked after all
+    captured_stack: CapturedStep | None = None  # of the jobs of which it is the first
 
-    def on_train_start(self) -> None:
-        if self.cuda_graph:
-            log.info("trainer.cuda_graph: eager steps, stacked jobs take them together")
+    def obstacles(self) -> Iterator[str]:
+        yield from super().obstacles()
+        if any(isinstance(layer, nn.Dropout) for layer in self.model.modules()):
+            yield "the dropout of each job in a stack has random numbers of its own"
+
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        self.captured_stack = None
 
     def training_step(self, chunk: Batch, chunk_index: int) -> None:  # type: ignore[override]
         if is_hooked(self.model):
@@ -106,16 +113,14 @@ class Row:
         self.model: MLP = self.classifier.model
         self.shape = chunk[0].shape, self.classifier.batch_size, *(tuple(p.shape) for p in self.model.parameters())
         self.batches = self.classifier.batches_of(chunk)
+        self.batch: tuple[Tensor, ...] = ()  # images and labels, until the chunk is over
         self.has_stopped = False
 
     def begins_batch(self) -> bool:
         """Go to the next batch, if there is one."""
-        if self.has_stopped or self.member.told is not None:
-            return False
-        batch = next(self.batches, None)
-        if batch is not None:
-            self.images, self.labels = batch
-        return batch is not None
+        goes_on = not self.has_stopped and self.member.told is None
+        self.batch = next(self.batches, ()) if goes_on else ()
+        return bool(self.batch)
 
     @contextlib.contextmanager
     def failing_alone(self) -> Iterator[None]:
@@ -128,7 +133,7 @@ class Row:
     def loss(self, logits: Tensor) -> Tensor | None:
         """The loss of the batch, after Lightning's hooks before the backward pass; None if it fails."""
         with self.failing_alone():
-            loss = self.classifier.training_loss(logits, self.labels)
+            loss = self.classifier.training_loss(logits, self.batch[1])
             return cast(Tensor, self.classifier.trainer.precision_plugin.pre_backward(loss, self.classifier))
         return None
 
@@ -139,7 +144,20 @@ class Row:
             if self.classifier.step_is_due:
                 optimizer: Any = self.classifier.optimizers()
                 optimizer.step()
-                self.has_stopped = self.classifier.stops_after_step(optimizer)
+                optimizer.zero_grad()
+                self.has_stopped = self.classifier.stops_after_step()
+
+    def bare_loss(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of a batch, and what its backward pass begins with."""
+        loss: Tensor = self.classifier.loss(logits, labels)
+        return loss.detach(), self.classifier.objective(loss, labels)
+
+    def count_step(self, loss: Tensor, logits: Tensor) -> None:
+        """What follows a step that was taken without Lightning."""
+        with self.failing_alone():
+            optimizer: Any = self.classifier.optimizers()
+            self.classifier.count_step(optimizer, loss, logits, self.batch[1])
+            self.has_stopped = self.classifier.stops_after_step()
 
 
 class Stack:
@@ -156,18 +174,65 @@ class Stack:
             LinearRows([layer.weight for layer in layers], [layer.bias for layer in layers])
             for layers in zip(*(linears for _, linears in parts), strict=True)
         ]
+        self.first: StackedClassifier = rows[0].classifier  # which has what records the step of all
+        self.is_captured = self.may_be_captured()
+
+    def may_be_captured(self) -> bool:
+        """Whether the step of all may be recorded and replayed now; what does so goes on from one chunk to the next."""
+        classifiers = [row.classifier for row in self.rows]
+        recordable = [classifier.captured for classifier in classifiers if classifier.captured is not None]
+        if len(recordable) < len(classifiers):
+            if recordable:
+                recordable[0].say_why_eager("as long as a job that cannot be recorded is in the stack")
+            return False
+        optimizers = [classifier.trainer.optimizers[0] for classifier in classifiers]
+        captured = self.first.captured_stack
+        if captured is None or captured.optimizers != optimizers:
+            models = nn.ModuleList(classifier.model for classifier in classifiers)
+            losses = nn.ModuleList(c.loss for c in classifiers if isinstance(c.loss, nn.Module))
+            recorder = RECORDERS[self.first.device.type]()
+            captured = CapturedStep(self.bare_step, self.first.batch_size, models, losses, optimizers, recorder)
+        self.first.captured_stack, captured.step = captured, self.bare_step
+        return captured.is_allowed()
 
     def step(self) -> None:
         """Take the step of a batch."""
-        losses = [row.loss(logits) for row, logits in zip(self.rows, self.forward().unbind(), strict=True)]
+        images, labels = zip(*(row.batch for row in self.rows), strict=True)
+        captured = self.first.captured_stack
+        if captured and self.is_captured:
+            outcome = captured(torch.stack(images), torch.stack(labels))
+            for row, loss, logits in zip(self.rows, *outcome, strict=True):
+                if row.member.told is None:
+                    row.count_step(loss, logits)
+            return
+        losses = [row.loss(logits) for row, logits in zip(self.rows, self.forward(images).unbind(), strict=True)]
         torch.autograd.backward([loss for loss in losses if loss is not None])
         for row, loss in zip(self.rows, losses, strict=True):
             if loss is not None:
                 row.step(loss)
 
-    def forward(self) -> Tensor:
+    def bare_step(self, images: Tensor, labels: Tensor) -> Batch:
+        """As that of one job: images (K, N, …) and labels (K, N) to losses (K) and logits (K, N, C)."""
+        captured = self.first.captured_stack
+        # a loss that cannot be recorded is no failure of its job
+        alone = contextlib.nullcontext if captured and captured.is_recording else Row.failing_alone
+        logits = self.forward(images.unbind())
+        losses = [logits.new_full((), math.nan)] * len(self.rows)
+        objectives = []
+        for number, (row, *batch) in enumerate(zip(self.rows, logits.unbind(), labels.unbind(), strict=True)):
+            with alone(row):
+                losses[number], objective = row.bare_loss(*batch)
+                objectives.append(objective)
+        torch.autograd.backward(objectives)
+        for row in self.rows:
+            if row.member.told is None:
+                with alone(row):
+                    row.classifier.bare_update()
+        return torch.stack(losses), logits.detach()
+
+    def forward(self, images: Sequence[Tensor]) -> Tensor:
         """The logits (K, N, C)."""
-        values = self.of_each(self.between[0], [row.images for row in self.rows])
+        values = self.of_each(self.between[0], images)
         for linear, modules in zip(self.linears, self.between[1:], strict=True):
             values = StackedLinear.apply(values, linear, *linear.weights, *linear.biases)
             values = self.of_all(modules, values)

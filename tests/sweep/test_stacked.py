@@ -1,13 +1,17 @@
+import re
 import signal
 from itertools import pairwise
+from weakref import WeakSet
 
 import pytest
 import torch
 from interruptions import FORKS, TIMES, TINY, Child, outcome, results
 from omegaconf import OmegaConf
+from tape import TapeRecorder
 from torch.nn import functional as F
 
-from fmnist_lit import stacked
+from fmnist_lit import captured, stacked
+from fmnist_lit.captured import REHEARSALS, CapturedStep
 from fmnist_lit.chunked import ChunkedClassifier
 from fmnist_lit.processes.signals import stop_request
 from fmnist_lit.stacked import laid_in_rows, linear_of_rows, of_rows, sum_of_rows
@@ -99,10 +103,10 @@ def test_stopped_sweep_goes_on_with_one_job_more_to_the_same_bits(launch_here, t
     more = (*words[:-1], "optimizer.lr=0.01,1e30,0.02")  # which begins at another step
     assert launch_here(*more, "hydra.sweep.dir=whole") == 1
 
-    def stops(self, optimizer, stops_after_step=ChunkedClassifier.stops_after_step):
+    def stops(self, stops_after_step=ChunkedClassifier.stops_after_step):
         if self.global_step == 6 and stop_request.signum is None:  # in the middle of the second epoch
             signal.raise_signal(signal.SIGINT)
-        return stops_after_step(self, optimizer)
+        return stops_after_step(self)
 
     with monkeypatch.context() as patch:
         patch.setattr(ChunkedClassifier, "stops_after_step", stops)
@@ -125,12 +129,12 @@ def test_fail_fast_stops_the_others_with_a_checkpoint(launch_here, tmp_path):
     assert results(tmp_path / "sweep" / "optimizer.lr=0.1")["status"] == "completed"
 
 
-def test_job_that_fails_leaves_the_others_bits_alone(launch_here, tmp_path, monkeypatch):
-    words = (*RUN, "optimizer.lr=0.1,0.2,0.3")
-    assert launch_here(*words, "hydra.sweep.dir=alone") == 0
+def fail_at_third_step(monkeypatch, lr):
+    """Let SGD with this learning rate raise an error."""
 
     def step(self, closure=None, step=torch.optim.SGD.step):
-        if self.param_groups[0]["lr"] == 0.2 and self.param_groups[0]["params"][0].isfinite().all():
+        rate = self.param_groups[0]["lr"]  # a tensor in a recording
+        if isinstance(rate, float) and rate == lr and self.param_groups[0]["params"][0].isfinite().all():
             steps.append(1)
             if len(steps) == 3:
                 raise RuntimeError("no more steps")
@@ -138,6 +142,13 @@ def test_job_that_fails_leaves_the_others_bits_alone(launch_here, tmp_path, monk
 
     steps: list[int] = []
     monkeypatch.setattr(torch.optim.SGD, "step", step)
+
+
+def test_job_that_fails_leaves_the_others_bits_alone(launch_here, tmp_path, monkeypatch):
+    words = (*RUN, "optimizer.lr=0.1,0.2,0.3")
+    assert launch_here(*words, "hydra.sweep.dir=alone") == 0
+
+    fail_at_third_step(monkeypatch, 0.2)
     assert launch_here(*words, STACKED, "hydra.sweep.dir=together") == 1
     assert results(tmp_path / "together" / "optimizer.lr=0.2")["error"] == "RuntimeError: no more steps"
     for name in ("optimizer.lr=0.1", "optimizer.lr=0.3"):
@@ -155,6 +166,98 @@ def test_all_layers_as_one_product_come_to_the_same_but_for_rounding(launch_here
         one, other = (results(tmp_path / kind / name) for kind in ("alone", "together"))
         assert other["val_loss"] == pytest.approx(one["val_loss"], rel=1e-5)
         assert other["test_loss"] == pytest.approx(one["test_loss"], rel=1e-5)
+
+
+# The step of a whole stack from a CUDA graph, on a tape (tape.py), with rates that float32 does not round
+
+
+GRAPH = "trainer.cuda_graph=true"
+SEVENTEEN = "data.batch_size=17"  # seven batches an epoch, and a smaller one
+
+
+@pytest.fixture
+def replays(monkeypatch) -> list[tuple[int, ...]]:
+    """The shapes of the labels of replayed steps."""
+    shapes = []
+
+    def fill_in(self, images, labels, fill_in=CapturedStep.fill_in):
+        shapes.append(tuple(labels.shape))
+        fill_in(self, images, labels)
+
+    monkeypatch.setitem(captured.RECORDERS, "cpu", TapeRecorder)
+    monkeypatch.setattr(CapturedStep, "fill_in", fill_in)
+    return shapes
+
+
+def said(sweep_dir):
+    """By job, what it said of CUDA graphs."""
+    logs = {name: (sweep_dir / name / "train.log").read_text() for name in jobs_of(sweep_dir)}
+    return {name: re.findall(r"trainer\.cuda_graph: (.*)", log) for name, log in logs.items()}
+
+
+def test_replayed_steps_of_a_stack_end_in_the_bits_of_each_job_alone(launch_here, tmp_path, capsys, replays):
+    words = (
+        *(*RUN, "optimizer=sgd_nesterov,adam", "optimizer.lr=0.0078125", "optimizer.weight_decay=0.125", SEVENTEEN),
+        *("scheduler=step", "scheduler.interval=step", "scheduler.step_size=3,5", "scheduler.gamma=0.5"),
+        *("model.batch_norm=true", "loss=label_smoothing", "regularization.l1=1e-4", "trainer.gradient_clip_val=0.5"),
+    )
+    assert launch_here(*words, "hydra.sweep.dir=alone") == 0
+    capsys.readouterr()
+    assert launch_here(*words, STACKED, GRAPH, "hydra.sweep.dir=together") == 0
+    require_equal(tmp_path / "together", tmp_path / "alone")
+    assert replays == [(4, 17)] * (2 * 7 - REHEARSALS - 1)
+    line = "steps of 4 × 17 images are replayed"
+    assert list(said(tmp_path / "together").values()) == [[line]] * 4
+    assert capsys.readouterr().out.count(line) == 1
+
+
+def test_stack_that_shrinks_is_recorded_again(launch_here, tmp_path, monkeypatch, replays):
+    """Two diverge, and one ends in the middle of the second epoch."""
+    kept: WeakSet[CapturedStep] = WeakSet()
+    record = CapturedStep.record
+    monkeypatch.setattr(CapturedStep, "record", lambda self, *batch: kept.add(self) or record(self, *batch))
+    words = (*RUN, "data.batch_size=8", "optimizer.lr=0.125,1e30", "trainer.max_steps=24,-1")
+    assert launch_here(*words, "hydra.sweep.dir=alone") == 1
+    assert launch_here(*words, STACKED, GRAPH, "hydra.sweep.dir=together") == 1
+    require_equal(tmp_path / "together", tmp_path / "alone")
+    assert replays == [(4, 8)] * 12 + [(2, 8)] * 4 + [(1, 8)] * 4
+    assert not kept  # and none of the memory that a graph holds
+
+
+def test_job_that_fails_before_the_recording_leaves_the_others_bits_alone(launch_here, tmp_path, monkeypatch, replays):
+    words = (*RUN, SEVENTEEN, "trainer.max_epochs=1", "optimizer.lr=0.125,0.25,0.5")
+    assert launch_here(*words, "hydra.sweep.dir=alone") == 0
+    fail_at_third_step(monkeypatch, 0.25)
+    assert launch_here(*words, STACKED, GRAPH, "hydra.sweep.dir=together") == 1
+    assert results(tmp_path / "together" / "optimizer.lr=0.25")["error"] == "RuntimeError: no more steps"
+    assert replays == []
+    for name in ("optimizer.lr=0.125", "optimizer.lr=0.5"):
+        assert outcome(tmp_path / "together" / name) == outcome(tmp_path / "alone" / name)
+
+
+WAITS = "eager steps, as long as a job that cannot be recorded is in the stack"
+DRAWS = "eager steps, the dropout of each job in a stack has random numbers of its own"
+NEEDS = "eager steps, MuonWithAdamW needs its learning rate in Python"
+CHECKS = "eager steps, they cannot be recorded: RuntimeError: aten._local_scalar_dense.default is not permitted when"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reasons"),
+    [
+        (("model.dropout=0,0.3", "optimizer=sgd,muon"), [[WAITS], [NEEDS, WAITS], [DRAWS, WAITS], [NEEDS, WAITS]]),
+        # mse's check of labels, on CPUs only, is no failure of the job
+        (("loss=mse,cross_entropy",), [[f"{CHECKS} a stream is capturing"]] * 2),
+    ],
+    ids=["known before", "seen in the recording"],
+)
+def test_stack_that_cannot_be_replayed_trains_eagerly_and_says_why(launch_here, tmp_path, replays, overrides, reasons):
+    words = (*RUN, "data.batch_size=16", "trainer.max_epochs=1", *overrides)
+    assert launch_here(*words, STACKED, GRAPH, "hydra.sweep.dir=sweep") == 0
+    assert sorted(said(tmp_path / "sweep").values()) == sorted(reasons)
+    assert replays == []
+
+
+# Products, rows, and which jobs are put together
 
 
 @pytest.mark.parametrize(("rows", "inputs", "outputs"), [(64, 784, 32), (7, 33, 17), (1, 10, 10), (24, 100, 10)])

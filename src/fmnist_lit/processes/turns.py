@@ -147,6 +147,12 @@ class Member:
             self.go_on()
 
 
+def handlers_of(members: Sequence[Member]) -> list[logging.Handler]:
+    """Handlers through which a line is in the logs of all members, and on the screen once."""
+    handlers = [handler for member in members for handler in member.world.handlers]
+    return list({getattr(handler, "baseFilename", type(handler)): handler for handler in handlers}.values())
+
+
 here: ContextVar[Member | None] = ContextVar("here", default=None)  # the job of the current thread, if it takes turns
 
 
@@ -158,7 +164,8 @@ def take_turns(jobs: Sequence[Callable[[], Any]], meet: Callable[[Sequence[Membe
 
     Args:
         jobs: what to do.
-        meet: what is done, each time that all that have not ended wait, with their offers.
+        meet: what is done, each time that all that have not ended wait, with their offers. What it logs is in the logs
+            of all of them.
 
     Returns:
         What the jobs returned.
@@ -182,6 +189,7 @@ def take_turns(jobs: Sequence[Callable[[], Any]], meet: Callable[[Sequence[Membe
                             stop_request.signum = stop_request.signum or signal.SIGTERM
                     living = [member for member in living if member.has_begun and not member.has_ended]
                     if living:
+                        logging.getLogger().handlers[:] = handlers_of(living)
                         meet(living)
             except BaseException as error:  # a second signal, in a process that lives on
                 for member in living:
