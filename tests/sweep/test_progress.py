@@ -1,5 +1,6 @@
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,7 +8,7 @@ import pytest
 
 from fmnist_lit.sweep import callback
 from fmnist_lit.sweep.jobs import Job
-from fmnist_lit.sweep.plan import Plan, PlannedJob
+from fmnist_lit.sweep.plan import Halving, Plan, PlannedJob
 from fmnist_lit.sweep.progress import Progress, duration
 from fmnist_lit.sweep.table import rank_jobs
 
@@ -45,6 +46,18 @@ def test_nothing_is_promised_before_a_job_has_ended(tmp_path, jobs, plan):
     started = [job for job in jobs if job.status != "completed"]
     progress = Progress.of(plan, rank_jobs(tmp_path, started, ["optimizer.lr"], []), begun=time.time() - 60)
     assert progress.line(0, ["optimizer.lr=0.1"]) == "job 1 of 4 · optimizer.lr=0.1"
+
+
+def test_of_a_grid_that_is_halved_epochs_count_and_not_jobs_that_wait_to_go_on(tmp_path, jobs, plan):
+    trained = [replace(job, status="interrupted", curve={1: 0.8}) for job in jobs]
+    for job in trained:
+        job.run_dir.mkdir(exist_ok=True)
+        os.utime(job.run_dir)
+    halved = replace(plan, halving=Halving(2, (1, 3)))
+    progress = Progress.of(halved, rank_jobs(tmp_path, trained, ["optimizer.lr"], []), begun=time.time() - 60)
+    assert progress.share == 0.5  # each has had its one epoch, and half of them have two to go
+    line = progress.line(1, ["optimizer.lr=0.3", "sweep.until_epoch=3"])
+    assert line == "job 2 of 4 · optimizer.lr=0.3 · to epoch 3 · about 60 s left"
 
 
 def test_of_jobs_that_are_chosen_as_the_sweep_goes_the_number_is_not_known(tmp_path, jobs):

@@ -25,6 +25,15 @@ def halving_of(plan: Plan, factor: int, max_epochs: int) -> Halving:
     return Halving(factor, tuple(rungs))
 
 
+def epochs_in_all(halving: Halving, jobs: int) -> int:
+    """How many epochs so many jobs train in all, if none ends before its time."""
+    epochs = before = 0
+    for rung in halving.rungs:
+        epochs += jobs * (rung - before)
+        jobs, before = math.ceil(jobs / halving.factor), rung
+    return epochs
+
+
 def rounds(
     sweep_dir: Path, plan: Plan, criterion: Criterion
 ) -> Iterator[tuple[int | None, list[tuple[int, list[str]]]]]:
