@@ -33,7 +33,7 @@ __all__ = [
     "sweep",
     "train",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Imported when first asked for, because importing torch takes seconds
 CLASSES = {
