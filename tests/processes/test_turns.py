@@ -127,11 +127,13 @@ def test_second_signal_to_a_process_that_lives_on_ends_all_jobs(monkeypatch, wit
         meetings.append(len(members))
 
     def job(number):
+        HydraConfig.instance().cfg = number
         try:
             while len(meetings) < 9:
                 interrupt(within and number == 1)
                 here.get().wait_with(number)
         finally:
+            assert HydraConfig.instance().cfg == number
             ended.append(number)
 
     with pytest.raises(InterruptedRunError, match="SIGTERM"):

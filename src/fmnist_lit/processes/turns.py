@@ -140,8 +140,8 @@ class Member:
 
     def give_up(self, error: BaseException) -> None:
         """From without: end it by an exception, if it has begun."""
-        if self.has_begun:
-            self.come_to_rest()  # a signal may have come while it ran
+        if self.has_begun and not self.rests.is_set():  # a signal has come while it ran
+            self.come_to_rest()
         while self.has_begun and not self.has_ended:
             self.told = error
             self.go_on()
