@@ -57,7 +57,9 @@ RECIPES = """\
 
 By `scripts/benchmark/recipes.py`: accuracy in percent on 5,000 images held out of the 60,000, one thread; on them it is
 about a point above that on the test set, which none of these has read. The standard error of a figure is 0.36 points,
-that of a difference on the same images about half of it.
+that of a difference on the same images about half of it. The aim was a mean of 92.5 % with flip averaging, and 92.2 %
+plain, on the test set, in at most 900 CPU seconds. It has not been reached: what is ahead here is not by more than
+two standard errors, or on one split only.
 """
 BESIDE_THEM = ("tutorial", "fastest_88", "fastest_90", "best_mlp")
 
@@ -132,20 +134,26 @@ def peers(run_here: dict[str, Any], kept: dict[str, Any]) -> str:
 
 
 def recipes(tried: Sequence[dict[str, Any]]) -> str:
-    """What was tried, the best with flip averaging first."""
+    """What was tried, the best with flip averaging, beside best_mlp on the same images, first."""
     rows = [
-        "| recipe | beside `best_mlp` | validation accuracy | with flip averaging | splits | CPU seconds of training |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
+        "| recipe | what differs | validation accuracy | with flip averaging | of it ahead on the same images | splits "
+        "| CPU seconds of training |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     runs_of: dict[str, list[dict[str, Any]]] = {}
     for run in sorted(tried, key=lambda run: run["split"]):
         runs_of.setdefault(run["recipe"], []).append(run)
-    plain = runs_of["best_mlp"][0]["settings"]
-    for name in sorted(runs_of, key=lambda name: -mean(runs_of[name], "val_accuracy_flip_average")):
+    plain = {run["split"]: run for run in runs_of["best_mlp"]}
+    averaged = "val_accuracy_flip_average"
+    ahead = {
+        name: statistics.fmean(run[averaged] - plain[run["split"]][averaged] for run in runs)
+        for name, runs in runs_of.items()
+    }
+    for name in sorted(runs_of, key=ahead.__getitem__, reverse=True):
         runs = runs_of[name]
-        changed = {key: value for key, value in runs[0]["settings"].items() if value != plain[key]}
-        figures = [percent([run[key] for run in runs]) for key in ("val_accuracy", "val_accuracy_flip_average")]
-        figures += [str(len(runs)), f"{mean(runs, 'cpu_seconds'):.0f}"]
+        changed = {key: value for key, value in runs[0]["settings"].items() if value != plain[0]["settings"][key]}
+        figures = [percent([run[key] for run in runs]) for key in ("val_accuracy", averaged)]
+        figures += [f"{100 * ahead[name]:+.2f}" if changed else "", str(len(runs)), f"{mean(runs, 'cpu_seconds'):.0f}"]
         rows.append(f"| `{name}` | {describe_settings(changed)} | {' | '.join(figures)} |")
     return "\n".join([RECIPES, *rows])
 
