@@ -31,7 +31,7 @@ LEFT = (
     *("docs/*/*", "docs/benchmarks.md"),
     *("tests/made_by_*", "tests/test_compatibility.py", "tests/test_release.py"),
     *("tests/test_guide.py", "tests/test_languages.py", "tests/test_new_project.py", "tests/test_results.py"),
-    *("tests/test_notebooks.py", "tests/test_site.py"),
+    *("tests/test_gpu_script.py", "tests/test_notebooks.py", "tests/test_site.py"),
 )
 # What is changed besides the name, by regular expressions; each is found, or this list is no longer true
 EDITS = {
