@@ -59,7 +59,7 @@ By `scripts/benchmark/recipes.py`: accuracy in percent on 5,000 images held out 
 about a point above that on the test set, which none of these has read. The standard error of a figure is 0.36 points,
 that of a difference on the same images about half of it. The aim was a mean of 92.5 % with flip averaging, and 92.2 %
 plain, on the test set, in at most 900 CPU seconds. It has not been reached: what is ahead here is not by more than
-two standard errors, or on one split only.
+two standard errors.
 """
 BESIDE_THEM = ("tutorial", "fastest_88", "fastest_90", "best_mlp")
 
