@@ -144,6 +144,7 @@ def recipes(tried: Sequence[dict[str, Any]]) -> str:
     for run in sorted(tried, key=lambda run: run["split"]):
         runs_of.setdefault(run["recipe"], []).append(run)
     plain = {run["split"]: run for run in runs_of["best_mlp"]}
+    as_it_is = runs_of["best_mlp"][0]["settings"]
     averaged = "val_accuracy_flip_average"
     ahead = {
         name: statistics.fmean(run[averaged] - plain[run["split"]][averaged] for run in runs)
@@ -151,7 +152,7 @@ def recipes(tried: Sequence[dict[str, Any]]) -> str:
     }
     for name in sorted(runs_of, key=ahead.__getitem__, reverse=True):
         runs = runs_of[name]
-        changed = {key: value for key, value in runs[0]["settings"].items() if value != plain[0]["settings"][key]}
+        changed = {key: value for key, value in runs[0]["settings"].items() if value != as_it_is[key]}
         figures = [percent([run[key] for run in runs]) for key in ("val_accuracy", averaged)]
         figures += [f"{100 * ahead[name]:+.2f}" if changed else "", str(len(runs)), f"{mean(runs, 'cpu_seconds'):.0f}"]
         rows.append(f"| `{name}` | {describe_settings(changed)} | {' | '.join(figures)} |")

@@ -140,7 +140,7 @@ def backward(loss: Callable[[], Tensor], model: MLP, radius: float) -> None:
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """The share of the highest rate: linearly up, then linearly down to zero."""
+    """The share of the highest rate: linearly up, then linearly down to zero; a step behind WarmupLinearLR at first."""
     warmup = WARMUP * steps
     return step / warmup if step < warmup else 1 - (step - warmup) / (steps - warmup)
 

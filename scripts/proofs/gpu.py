@@ -20,7 +20,7 @@ and on the other:
 
     python -m pip install --no-index --no-deps wheels/*.whl
 
-The project itself need not be installed.
+The project itself need not be installed, and this script needs nothing but Python, so that it can say what is missing.
 """
 
 import argparse

@@ -174,7 +174,8 @@ class Stack:
             LinearRows([layer.weight for layer in layers], [layer.bias for layer in layers])
             for layers in zip(*(linears for _, linears in parts), strict=True)
         ]
-        self.first: StackedClassifier = rows[0].classifier  # which has what records the step of all
+        # which has what records the step of all; here, it and this would hold each other, and the graph's memory
+        self.first: StackedClassifier = rows[0].classifier
         self.is_captured = self.may_be_captured()
 
     def may_be_captured(self) -> bool:

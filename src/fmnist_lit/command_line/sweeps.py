@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -31,6 +30,7 @@ from fmnist_lit.run.study import STUDY
 from fmnist_lit.sweep import plan
 from fmnist_lit.sweep.halving import halving_of
 from fmnist_lit.sweep.job_folders import facts_of, filled_in, is_too_long, require_inside, subdir_of
+from fmnist_lit.sweep.job_loader import in_job
 from fmnist_lit.sweep.jobs import CURVES
 from fmnist_lit.sweep.search import check_search, folder_of_trial, require_same_study
 from fmnist_lit.sweep.space import SearchSpace
@@ -267,12 +267,8 @@ def with_facts(cfg: DictConfig, facts: Mapping[str, Any]) -> str:
     """``hydra.sweep.subdir`` of a job's configuration, with what its launcher would set."""
     cfg = copy.deepcopy(cfg)
     OmegaConf.update(cfg, "hydra.job", facts)
-    before = HydraConfig.instance().cfg
-    try:
-        HydraConfig.instance().set_config(cfg)
+    with in_job(cfg):
         return str(OmegaConf.select(cfg, "hydra.sweep.subdir"))
-    finally:
-        HydraConfig.instance().cfg = before
 
 
 def command_of(args: argparse.Namespace) -> list[str]:

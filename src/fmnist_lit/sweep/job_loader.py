@@ -1,10 +1,12 @@
 """What gives each job of a sweep its configuration; jobs that choose the same files are composed once."""
 
+import contextlib
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -67,3 +69,14 @@ def with_values(
     cfg.hydra.job.override_dirname = override_dirname(named, naming)
     OmegaConf.copy_cache(from_config=master_config, to_config=cfg)
     return cfg
+
+
+@contextlib.contextmanager
+def in_job(cfg: DictConfig) -> Iterator[None]:
+    """Where a configuration refers to ``hydra``, let that be the job that it is of, before it runs."""
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().cfg = cfg  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        HydraConfig.instance().cfg = before

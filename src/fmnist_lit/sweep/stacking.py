@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from fmnist_lit.config.check import TRACKERS
 from fmnist_lit.config.tree import plain
 from fmnist_lit.processes import ranks
+from fmnist_lit.sweep.job_loader import in_job
 
 GROUPS = ("model", "data", "trainer")  # that jobs of a stack have in common, but for these keys; others may differ
 MAY_DIFFER = {
@@ -79,13 +79,9 @@ def what_is_the_same(cfg: DictConfig) -> str:
     Raises:
         OmegaConfBaseException: if it refers to what Hydra fills in when the job runs.
     """
-    before = HydraConfig.instance().cfg
-    HydraConfig.instance().cfg = cfg  # type: ignore[assignment]  # to whose job it may refer
-    try:
+    with in_job(cfg):
         same: dict[str, Any] = {group: plain(cfg[group], resolve=True) for group in GROUPS}
         same["num_threads"] = cfg.num_threads
-    finally:
-        HydraConfig.instance().cfg = before
     for group, keys in MAY_DIFFER.items():
         same[group] = {key: value for key, value in same[group].items() if key not in keys}
     return json.dumps(same, sort_keys=True, default=str)
