@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
-import torch
+from conftest import composed
 
 ROOT = Path(__file__).parents[1]
 RESULTS = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
@@ -131,26 +131,32 @@ def recipes(monkeypatch) -> ModuleType:
 def test_what_was_tried_is_of_the_settings_in_the_script(file, recipes):
     kept = json.loads(file.read_text(encoding="utf-8"))
     assert kept["settings"] == dataclasses.asdict(recipes.RECIPES[kept["recipe"]])
-    assert file.stem == f"{kept['recipe']}_{kept['split']}"
+    assert file.stem == f"{kept['recipe']}_{kept['held_out']}_{kept['split']}"
 
 
 def test_every_recipe_changes_the_training_and_is_told(recipes, monkeypatch, tmp_path, capsys, make_results):
     synthetic = recipes.load_images("synthetic", "", 0)
     small = SimpleNamespace(train=synthetic.train[:800])
     monkeypatch.setattr(recipes, "load_images", lambda *_: small)
-    monkeypatch.setattr(recipes, "HELD_OUT", 200)
-    held = recipes.Held(0)
-    weights = {}
-    for name, recipe in recipes.RECIPES.items():
-        model = recipes.train(dataclasses.replace(recipe, epochs=2), held, seed=0)
-        weights[name] = torch.cat([p.detach().flatten() for p in model.parameters()])
-    assert len({tensor.sum().item() for tensor in weights.values()}) == len(weights) - 1  # half_as_long is best_mlp
-    monkeypatch.setattr(sys, "argv", ["recipes.py", "best_mlp", "mixup", "--epochs", "1", "--output", str(tmp_path)])
+    weights: dict[recipes.Recipe, float] = {}
+    for recipe in {dataclasses.replace(recipe, epochs=2) for recipe in recipes.RECIPES.values()}:
+        model = recipes.train(recipe, recipes.Held(0, 200, recipe), seed=0)
+        weights[recipe] = sum(p.detach().double().sum().item() for p in model.parameters())
+    assert len(set(weights.values())) == len(weights)
+    tried = ["before", "mixup", "--held-out", "200", "--epochs", "1", "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["recipes.py", *tried])
     recipes.main()
     told = capsys.readouterr().out.splitlines()
-    assert [line.partition(",")[0] for line in told] == ["best_mlp", "mixup"]
+    assert [line.partition(",")[0] for line in told] == ["before", "mixup"]
     table = make_results.recipes([json.loads(file.read_text()) for file in tmp_path.glob("*.json")])
-    assert "| `mixup` | mixup=0.2 |" in table
+    assert "| `mixup` | mixup=0.2 | 200 | 1 |" in table
+
+
+def test_best_mlp_is_the_recipe_that_was_tried(recipes):
+    cfg, recipe = composed("experiment=best_mlp"), recipes.RECIPES["best_mlp"]
+    assert cfg.trainer.max_epochs == recipe.epochs
+    assert (cfg.optimizer.weight_decay, cfg.scheduler.power) == (recipe.weight_decay, recipe.power)
+    assert (cfg.callbacks.ema.decay, cfg.data.batch_size) == (recipe.ema_decay, recipes.BATCH_SIZE)
 
 
 MAJORITY = """

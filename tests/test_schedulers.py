@@ -9,7 +9,7 @@ import torch
 
 from fmnist_lit.model import MLP
 from fmnist_lit.optimizers import MuonWithAdamW
-from fmnist_lit.schedulers import OneCycleLR, WarmupLinearLR
+from fmnist_lit.schedulers import OneCycleLR, WarmupLinearLR, WarmupPolynomialLR
 from fmnist_lit.train import train
 
 
@@ -40,6 +40,21 @@ def test_warmup_linear_without_warm_up_starts_at_the_learning_rate():
     optimizer = sgd(1.0)
     scheduler = WarmupLinearLR(optimizer, total_steps=4, warmup_fraction=0.0)
     assert learning_rates(optimizer, scheduler, 4)[0] == pytest.approx([1.0, 0.75, 0.5, 0.25])
+
+
+def test_warmup_polynomial_falls_with_a_power_of_what_is_left():
+    optimizer = sgd(2.0)
+    scheduler = WarmupPolynomialLR(optimizer, total_steps=20, warmup_fraction=0.2, power=3)
+    rates = learning_rates(optimizer, scheduler, 20)[0]
+    assert rates[:4] == pytest.approx([0.5, 1.0, 1.5, 2.0])
+    assert rates[4:] == pytest.approx([2.0 * ((20 - t) / 16) ** 3 for t in range(4, 20)])
+    assert optimizer.param_groups[0]["lr"] == 0.0
+
+
+def test_warmup_polynomial_with_a_power_of_one_is_warmup_linear():
+    straight, of_one = sgd(0.3), sgd(0.3)
+    rates = learning_rates(straight, WarmupLinearLR(straight, total_steps=97), 97)
+    assert learning_rates(of_one, WarmupPolynomialLR(of_one, total_steps=97, power=1), 97) == rates
 
 
 @pytest.mark.parametrize("total_steps", [1, 2, 5, 10, 11])

@@ -113,6 +113,7 @@ OPTIONS_OF_ONE = [
     ("scheduler=step", "scheduler.gamma=nan"),
     ("scheduler=one_cycle", "scheduler.pct_start=1.5"),
     ("scheduler=warmup_linear", "scheduler.warmup_fraction=1"),
+    ("scheduler=warmup_polynomial", "scheduler.power=0"),
     ("scheduler=cosine", "scheduler.eta_min=-1"),
     ("scheduler=constant", "scheduler.interval=batch"),
     ("loss=label_smoothing", "loss.label_smoothing=2"),

@@ -388,7 +388,7 @@ def test_run_stopped_by_max_steps_goes_on_to_a_higher_one(launch_here, tmp_path)
     assert outcome(tmp_path / "here") == outcome(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("scheduler", ["one_cycle", "cosine", "warmup_linear"])
+@pytest.mark.parametrize("scheduler", ["one_cycle", "cosine", "warmup_linear", "warmup_polynomial"])
 def test_schedule_laid_out_over_the_run_keeps_its_length(launch_here, tmp_path, capsys, scheduler):
     assert launch_here(*TINY, f"scheduler={scheduler}", "trainer.max_epochs=2", "hydra.run.dir=here") == 0
     files = tree(tmp_path)

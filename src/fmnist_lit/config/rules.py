@@ -194,6 +194,7 @@ RULES = {
     "scheduler.patience": integer(0),
     "scheduler.pct_start": number(minimum=0, maximum=1),
     "scheduler.warmup_fraction": FRACTION,
+    "scheduler.power": POSITIVE,
     "scheduler.eta_min": NOT_NEGATIVE,
     "scheduler.cycle_momentum": BOOLEAN,
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),

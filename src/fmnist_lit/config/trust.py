@@ -21,7 +21,7 @@ MODELS = r"fmnist_lit\.model\.(MLP|CNN)"
 TRUSTED_TARGETS = re.compile(
     rf"""{MODELS}
     |fmnist_lit\.(data\.FashionMNISTDataModule|data\.image_folder\.ImageFolder|losses\.(OneHotLoss|LogSoftmaxNLLLoss)
-        |optimizers\.MuonWithAdamW|schedulers\.(WarmupLinearLR|OneCycleLR)|run\.checkpoint\.RunCheckpoint
+        |optimizers\.MuonWithAdamW|schedulers\.(Warmup(Linear|Polynomial)LR|OneCycleLR)|run\.checkpoint\.RunCheckpoint
         |averaging\.WeightEMA|dashboard\.(overview\.Overview|pictures\.Pictures|inside\.Inside|projector\.Projector)|debug\.(Memorise|Profile|FirstNonFinite)
         |loggers\.(TensorBoard|CSV|Console|Wandb|MLFlow)Logger|loggers\.progress_bar\.ProgressBar)
     |torchvision\.datasets\.K?MNIST
