@@ -152,6 +152,15 @@ def test_every_recipe_changes_the_training_and_is_told(recipes, monkeypatch, tmp
     assert "| `mixup` | mixup=0.2 | 200 | 1 |" in table
 
 
+def test_best_mlp_reaches_what_the_results_say_it_does(make_results):
+    runs = json.loads((ROOT / "docs" / "results" / "best_mlp.json").read_text())["runs"]
+    assert len(runs) >= 5
+    assert make_results.mean(runs, "test_accuracy") >= 0.922
+    assert make_results.mean(runs, "test_accuracy_flip_average") >= 0.925
+    assert make_results.mean(runs, "fit_cpu_seconds") <= 900
+    assert {run["num_parameters"] for run in runs} == {669_706}
+
+
 def test_best_mlp_is_the_recipe_that_was_tried(recipes):
     cfg, recipe = composed("experiment=best_mlp"), recipes.RECIPES["best_mlp"]
     assert cfg.trainer.max_epochs == recipe.epochs
