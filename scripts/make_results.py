@@ -59,8 +59,9 @@ By `scripts/benchmark/recipes.py`: accuracy in percent on images held out of the
 to a point above that on the test set, which none of these has read. The standard error of a figure is 0.36 points
 with 5,000 images and 0.26 with 10,000, that of a difference on the same images about half of it. The aim was a mean
 of 92.5 % with flip averaging, and 92.2 % plain, on the test set, in at most 900 CPU seconds; `best_mlp`, chosen here,
-reaches it (first table). `before` is what it was until then. Runs of split 0 are of drafts of the script, in which
-warm-up was one step behind or the average of the weights reached back 93 steps in place of 100.
+reaches it (first table). `before` is what it was until then. Runs with 5,000 held out and those of split 0 are of
+earlier versions of the script, in which warm-up was one step behind or the average of the weights reached back 93
+steps in place of 100.
 """
 BESIDE_THEM = ("tutorial", "fastest_88", "fastest_90", "best_mlp")
 

@@ -16,18 +16,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fmnist_lit.data.augmentation import Augmentation
 from fmnist_lit.data.images import Images, load_images
+from fmnist_lit.losses import OneHotLoss
 from fmnist_lit.model import MLP
 from fmnist_lit.optimizers import MuonWithAdamW
 from fmnist_lit.run.files import write_json
 from fmnist_lit.run.provenance import software
+from fmnist_lit.schedulers import WarmupPolynomialLR
 
 BATCH_SIZE = 2048
-WARMUP = 0.1  # of the steps
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,8 @@ def cut_out(pixels: Tensor, side: int) -> Tensor:
 def mixed_loss(model: MLP, recipe: Recipe, images: Tensor, labels: Tensor) -> Callable[[], Tensor]:
     """The loss of a batch, of mixed images if the recipe mixes; the same mixture at every call."""
     if recipe.mse:
-        return lambda: F.mse_loss(model(images).float(), F.one_hot(labels, 10).float())
+        mse = OneHotLoss(nn.MSELoss())
+        return lambda: mse(model(images).float(), labels)
     if not recipe.mixup:
         return lambda: F.cross_entropy(model(images), labels)
     share = float(torch.distributions.Beta(recipe.mixup, recipe.mixup).sample())
@@ -193,12 +195,10 @@ def backward(loss: Callable[[], Tensor], model: MLP, radius: float) -> None:
         torch._foreach_sub_(parameters, steps)
 
 
-def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
-    """The share of the highest rate: linearly up, then down with a power of the share of the steps that are left."""
-    warmup = WARMUP * steps
-    if step < warmup:
-        return (step + 1) / warmup
-    return recipe.lowest + (1 - recipe.lowest) * ((steps - step) / (steps - warmup)) ** recipe.power
+def learning_rate(step: int, schedule: WarmupPolynomialLR, lowest: float) -> float:
+    """The share of the highest rate, as best_mlp's schedule has it, but that it falls to ``lowest`` and not to zero."""
+    share = schedule.factor(step)
+    return share if step < schedule.warmup_steps else lowest + (1 - lowest) * share
 
 
 def train(recipe: Recipe, held: Held, seed: int) -> MLP:
@@ -215,6 +215,7 @@ def train(recipe: Recipe, held: Held, seed: int) -> MLP:
     augmentation, chance = Augmentation(flip=True, shift=1), torch.Generator().manual_seed(seed)
     images = held.training
     steps, step = math.ceil(len(images) / BATCH_SIZE) * recipe.epochs, 0
+    schedule = WarmupPolynomialLR(optimizer, steps, power=recipe.power)
     moves = any((recipe.rotation, recipe.scaling, recipe.shear, recipe.translation, recipe.warp))
     for _ in range(recipe.epochs):
         order = torch.randperm(len(images), generator=chance)
@@ -231,7 +232,7 @@ def train(recipe: Recipe, held: Held, seed: int) -> MLP:
             if recipe.input_dropout:
                 seen = F.dropout(seen, recipe.input_dropout)
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * learning_rate(step, steps, recipe)
+                group["lr"] = rate * learning_rate(step, schedule, recipe.lowest)
             backward(mixed_loss(model, recipe, seen, batch.labels), model, recipe.sharpness)
             optimizer.step()
             optimizer.zero_grad()
